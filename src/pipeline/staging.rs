@@ -1,0 +1,356 @@
+//! Staging: a restore's files in a folder of their own, until all is checked.
+//!
+//! Nothing of a snapshot touches the target before every byte of it has been
+//! authenticated. Paths are never trusted: each component is opened by itself,
+//! without following symlinks, from the staging folder down.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::error::{Error, Result};
+use crate::scratch::Scratch;
+use crate::sources::metadata::FileMetadata;
+
+/// Zeros in a sparse file's contents are written as holes in units of this.
+const HOLE_BYTES: usize = 4096;
+
+/// A folder that is filled with a snapshot's files.
+pub struct Staging {
+    scratch: Scratch,
+    root: OwnedFd,
+    /// The folder of the last file, kept open: neighbours come one after another.
+    last: Option<(Vec<u8>, OwnedFd)>,
+    /// Metadata of folders, which is set when they are filled.
+    folders: BTreeMap<Vec<u8>, FileMetadata>,
+    made: HashSet<Vec<u8>>,
+    refused: Vec<String>,
+}
+
+impl Staging {
+    /// Makes a staging folder beside `target`, where its files can be moved from
+    /// without being copied; inside it when it is a mount point or the folder
+    /// around it may not be written to.
+    pub fn beside(target: &Path) -> Result<Self> {
+        let beside = target.parent().filter(|parent| {
+            let device = |p: &Path| fs::metadata(p).map(|m| m.dev()).ok();
+            let same = !target.exists() || device(parent) == device(target);
+            same && rustix::fs::access(*parent, rustix::fs::Access::WRITE_OK).is_ok()
+        });
+        let scratch = Scratch::new(beside.unwrap_or(target))?;
+        let path = scratch.path().join("root");
+        fs::create_dir(&path).map_err(|e| Error::io("create", &path, e))?;
+        let root = rustix::fs::open(&path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|e| Error::io("open", &path, e.into()))?;
+        Ok(Self {
+            scratch,
+            root,
+            last: None,
+            folders: BTreeMap::new(),
+            made: HashSet::new(),
+            refused: Vec::new(),
+        })
+    }
+
+    /// The folder that stands for the target.
+    pub fn root(&self) -> PathBuf {
+        self.scratch.path().join("root")
+    }
+
+    /// Notes a folder's metadata, and makes it when `make` says so; else it is
+    /// made when something in it is.
+    pub fn folder(&mut self, path: &[u8], metadata: &FileMetadata, make: bool) -> Result<()> {
+        check_path(path)?;
+        if self.folders.insert(path.to_vec(), metadata.clone()).is_some() {
+            return Err(twice(path));
+        }
+        if make && !path.is_empty() {
+            let (parent, name) = self.parent(path)?;
+            make_folder(&parent, name, path)?;
+            self.made.insert(path.to_vec());
+        }
+        Ok(())
+    }
+
+    /// Writes a file.
+    pub fn file(
+        &mut self,
+        path: &[u8],
+        metadata: &FileMetadata,
+        contents: &mut dyn Read,
+        sparse: bool,
+    ) -> Result<()> {
+        let (parent, name) = self.parent(path)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o600))
+            .map_err(|e| cannot_make(path, e))?;
+        let mut file = File::from(file);
+        let cannot = |e| Error::io("write", &self.shown(path), e).hint("is the disk full?");
+        if sparse {
+            write_sparse(&mut file, contents)
+        } else {
+            std::io::copy(contents, &mut file).map(|_| ())
+        }
+        .map_err(cannot)?;
+        drop(file);
+        self.apply(path, metadata, false)
+    }
+
+    /// Makes a symbolic link. Where it points is not looked at: it is data, and
+    /// nothing is ever written through it.
+    pub fn symlink(&mut self, path: &[u8], metadata: &FileMetadata, target: &[u8]) -> Result<()> {
+        let (parent, name) = self.parent(path)?;
+        rustix::fs::symlinkat(OsStr::from_bytes(target), &parent, name).map_err(|e| cannot_make(path, e))?;
+        self.apply(path, metadata, true)
+    }
+
+    /// Makes another name for the file at `first`, which must be in here.
+    pub fn hard_link(&mut self, path: &[u8], first: &[u8]) -> Result<()> {
+        let (from, from_name) = self.parent(first)?;
+        let is_file = rustix::fs::statat(&from, from_name, AtFlags::SYMLINK_NOFOLLOW)
+            .is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file());
+        if !is_file {
+            return Err(Error::integrity(format!(
+                "{} is a hard link to {}, which is no file of this snapshot",
+                String::from_utf8_lossy(path),
+                String::from_utf8_lossy(first)
+            )));
+        }
+        let (parent, name) = self.parent(path)?;
+        rustix::fs::linkat(&from, from_name, &parent, name, AtFlags::empty())
+            .map_err(|e| cannot_make(path, e))
+    }
+
+    /// Sets the metadata of folders, innermost first, and syncs everything to
+    /// disk. Returns what could not be given back.
+    pub fn finish(&mut self) -> Result<Vec<String>> {
+        self.last = None;
+        for (path, metadata) in std::mem::take(&mut self.folders).iter().rev() {
+            if self.made.contains(path) {
+                self.apply(path, metadata, false)?;
+            }
+        }
+        rustix::fs::syncfs(&self.root).map_err(|e| Error::io("sync", &self.root(), e.into()))?;
+        Ok(std::mem::take(&mut self.refused))
+    }
+
+    fn apply(&mut self, path: &[u8], metadata: &FileMetadata, is_symlink: bool) -> Result<()> {
+        for reason in metadata.apply(&self.shown(path), is_symlink)? {
+            self.refused.push(format!("{}: {reason}", String::from_utf8_lossy(path)));
+        }
+        Ok(())
+    }
+
+    fn shown(&self, path: &[u8]) -> PathBuf {
+        self.root().join(OsStr::from_bytes(path))
+    }
+
+    /// The open folder that `path` lies in, and its last component. Folders that
+    /// are missing on the way are made.
+    fn parent<'p>(&mut self, path: &'p [u8]) -> Result<(OwnedFd, &'p OsStr)> {
+        check_path(path)?;
+        let (folder, name) = match path.iter().rposition(|b| *b == b'/') {
+            Some(at) => (&path[..at], &path[at + 1..]),
+            None => (&path[..0], path),
+        };
+        if name.is_empty() {
+            return Err(leaves(path, "it has no name"));
+        }
+        let name = OsStr::from_bytes(name);
+        let open =
+            |fd: &OwnedFd| fd.try_clone().map_err(|e| Error::from_io("cannot open the staging folder", e));
+        if let Some((last, fd)) = &self.last
+            && last == folder
+        {
+            return Ok((open(fd)?, name));
+        }
+        let mut fd = open(&self.root)?;
+        let mut at = Vec::new();
+        for component in folder.split(|b| *b == b'/').filter(|c| !c.is_empty()) {
+            if !at.is_empty() {
+                at.push(b'/');
+            }
+            at.extend_from_slice(component);
+            let component = OsStr::from_bytes(component);
+            if self.made.insert(at.clone()) {
+                make_folder(&fd, component, path)?;
+            }
+            let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            fd = rustix::fs::openat(&fd, component, flags, Mode::empty()).map_err(|e| match e {
+                Errno::LOOP | Errno::NOTDIR => leaves(path, "it goes through a symlink or a file"),
+                other => cannot_make(path, other),
+            })?;
+        }
+        self.last = Some((folder.to_vec(), open(&fd)?));
+        Ok((fd, name))
+    }
+}
+
+fn make_folder(parent: &OwnedFd, name: &OsStr, path: &[u8]) -> Result<()> {
+    match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o700)) {
+        // A file or a symlink of that name is found out when it is opened.
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(e) => Err(cannot_make(path, e)),
+    }
+}
+
+/// A path must stay below where it starts, whatever is there.
+pub fn check_path(path: &[u8]) -> Result<()> {
+    if path.starts_with(b"/") {
+        return Err(leaves(path, "it is absolute"));
+    }
+    if path.contains(&0) {
+        return Err(leaves(path, "it has a NUL byte"));
+    }
+    if path.split(|b| *b == b'/').any(|c| c == b"..") {
+        return Err(leaves(path, "it has a `..`"));
+    }
+    if path.split(|b| *b == b'/').any(|c| c == b"." || c.is_empty()) && !path.is_empty() {
+        return Err(leaves(path, "it is not in its plain form"));
+    }
+    Ok(())
+}
+
+fn leaves(path: &[u8], why: &str) -> Error {
+    Error::integrity(format!(
+        "the snapshot has a path that would leave the target, {:?}: {why}",
+        String::from_utf8_lossy(path)
+    ))
+    .hint("nothing was written; do not trust this snapshot, or the machine that made it")
+}
+
+fn twice(path: &[u8]) -> Error {
+    Error::integrity(format!("the snapshot has {} twice", String::from_utf8_lossy(path)))
+}
+
+fn cannot_make(path: &[u8], error: Errno) -> Error {
+    match error {
+        Errno::EXIST => twice(path),
+        Errno::LOOP | Errno::NOTDIR => leaves(path, "it goes through a symlink or a file"),
+        other => Error::io("write", Path::new(OsStr::from_bytes(path)), other.into()),
+    }
+}
+
+/// Copies, with holes for runs of zeros.
+fn write_sparse(file: &mut File, contents: &mut dyn Read) -> std::io::Result<()> {
+    let mut chunk = vec![0; 64 * HOLE_BYTES];
+    let mut size = 0;
+    loop {
+        let mut filled = 0;
+        while filled < chunk.len() {
+            match contents.read(&mut chunk[filled..])? {
+                0 => break,
+                n => filled += n,
+            }
+        }
+        if filled == 0 {
+            return file.set_len(size);
+        }
+        for block in chunk[..filled].chunks(HOLE_BYTES) {
+            if block.iter().all(|b| *b == 0) {
+                file.seek(SeekFrom::Current(block.len() as i64))?;
+            } else {
+                file.write_all(block)?;
+            }
+        }
+        size += filled as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn staging() -> (tempfile::TempDir, Staging) {
+        let dir = tempfile::tempdir().unwrap();
+        let staging = Staging::beside(&dir.path().join("target")).unwrap();
+        (dir, staging)
+    }
+
+    fn metadata() -> FileMetadata {
+        FileMetadata {
+            mode: 0o755,
+            uid: rustix::process::getuid().as_raw(),
+            gid: rustix::process::getgid().as_raw(),
+            ..FileMetadata::default()
+        }
+    }
+
+    #[test]
+    fn paths_that_would_leave_are_integrity_errors() {
+        for path in [&b"/etc/passwd"[..], b"..", b"a/../../b", b"a/..", b"a\0b", b"./a", b"a//b", b"a/"] {
+            let (dir, mut staging) = staging();
+            let error = staging.file(path, &metadata(), &mut &b"x"[..], false).unwrap_err();
+            assert_eq!(error.kind().exit_code(), 5, "{path:?}");
+            assert!(error.message().contains("leave the target"), "{error}");
+            drop(staging);
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        }
+    }
+
+    #[test]
+    fn nothing_is_written_through_a_symlink_or_linked_from_outside() {
+        let (dir, mut staging) = staging();
+        fs::write(dir.path().join("outside"), "secret").unwrap();
+        let meta = metadata();
+        staging.symlink(b"link", &meta, b"../..").unwrap();
+        staging.symlink(b"file", &meta, b"../../outside").unwrap();
+        for error in [
+            staging.file(b"link/x", &meta, &mut &b"x"[..], false).unwrap_err(),
+            staging.file(b"link/deep/x", &meta, &mut &b"x"[..], false).unwrap_err(),
+            staging.file(b"file", &meta, &mut &b"x"[..], false).unwrap_err(),
+            staging.hard_link(b"stolen", b"file").unwrap_err(),
+            staging.hard_link(b"stolen", b"../../outside").unwrap_err(),
+            staging.hard_link(b"stolen", b"link/outside").unwrap_err(),
+        ] {
+            assert_eq!(error.kind().exit_code(), 5, "{error}");
+        }
+        assert_eq!(fs::read(dir.path().join("outside")).unwrap(), b"secret");
+    }
+
+    #[test]
+    fn the_same_path_twice_is_refused() {
+        let (_dir, mut staging) = staging();
+        let meta = metadata();
+        staging.folder(b"d", &meta, true).unwrap();
+        staging.file(b"d/f", &meta, &mut &b"1"[..], false).unwrap();
+        for error in [
+            staging.file(b"d/f", &meta, &mut &b"2"[..], false).unwrap_err(),
+            staging.folder(b"d", &meta, true).unwrap_err(),
+            staging.file(b"d", &meta, &mut &b"2"[..], false).unwrap_err(),
+        ] {
+            assert!(error.message().contains("twice"), "{error}");
+        }
+    }
+
+    #[test]
+    fn folders_get_their_modes_after_their_contents() {
+        let (_dir, mut staging) = staging();
+        let closed = FileMetadata { mode: 0o500, ..metadata() };
+        staging.folder(b"d", &closed, true).unwrap();
+        staging.file(b"d/f", &metadata(), &mut &b"1"[..], false).unwrap();
+        staging.folder(b"not-made", &closed, false).unwrap();
+        assert!(staging.finish().unwrap().is_empty());
+        assert_eq!(fs::metadata(staging.root().join("d")).unwrap().mode() & 0o777, 0o500);
+        assert!(!staging.root().join("not-made").exists());
+    }
+
+    #[test]
+    fn holes_stay_holes() {
+        let (_dir, mut staging) = staging();
+        let mut contents = vec![0; 3 << 20];
+        contents[1 << 20] = 7;
+        staging.file(b"s", &metadata(), &mut contents.as_slice(), true).unwrap();
+        let path = staging.root().join("s");
+        assert!(fs::read(&path).unwrap() == contents);
+        assert!(fs::metadata(&path).unwrap().blocks() * 512 < 1 << 20);
+    }
+}

@@ -1,0 +1,288 @@
+//! Unpack: from a sealed stream to checked members. The inverse of `pack`.
+//!
+//! Every member's SHA-256, type, size, mode, owner and time are written down as
+//! they come by, and compared, one by one and in order, with the manifest that
+//! comes last. Only when this returns is anything in the stream to be believed.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, Lines, Read, Seek, Write};
+use std::path::Path;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use flate2::read::MultiGzDecoder;
+use sha2::{Digest, Sha256};
+
+use super::archive::{self, Ending, FILES, MANIFEST, Member, POSTGRES, RESTORE_NOTES, SHA256SUMS};
+use super::seal::Opener;
+use crate::error::{Error, Result};
+use crate::key::Keyring;
+use crate::repository::manifest::{Entry, EntryPath, EntryType, LinkTarget, Manifest};
+use crate::repository::name::SnapshotName;
+
+/// How much older than its snapshot's name a token without a manifest may be.
+/// A run takes no longer than this; an older one was put under a newer name.
+const RUN_TIME_MAX: TimeDelta = TimeDelta::days(1);
+
+/// What a stream held, all of it checked.
+pub struct Unpacked {
+    /// The manifest; none in what the earlier Python system stored.
+    pub manifest: Option<Manifest>,
+    /// The manifest's exact text, in a nameless file.
+    pub manifest_text: Option<File>,
+    /// Members, the manifest not counted.
+    pub entries: u64,
+    /// Bytes of file contents.
+    pub bytes: u64,
+    /// Fernet tokens.
+    pub tokens: u64,
+    /// Folders above tier-1 paths, as archive paths.
+    pub folders_above: HashSet<Vec<u8>>,
+    /// Members with a setuid or setgid bit.
+    pub setuid: Vec<String>,
+}
+
+/// Opens `stream` with `keys`, hands each member to `on_member`, and checks
+/// everything against the manifest and the `expected` name. A name that is not
+/// in our form (`None`) is accepted only for a stream without a manifest.
+pub fn unpack(
+    stream: impl Read,
+    keys: &Keyring,
+    expected: Option<&SnapshotName>,
+    scratch: &Path,
+    on_member: &mut dyn FnMut(&mut Member<'_>) -> Result<()>,
+) -> Result<Unpacked> {
+    let mut reading = Reading::new(scratch)?;
+    let opener = Opener::new(keys, BufReader::with_capacity(64 * 1024, stream))?;
+    let gzip = MultiGzDecoder::new(opener);
+    let (ending, gzip) = archive::read(gzip, &mut |member| reading.member(member, on_member))?;
+    let opener = gzip.into_inner();
+    if ending == Ending::CutShort {
+        return Err(Error::integrity("the archive ends too early: it was cut short")
+            .hint("choose another snapshot with `offsite list`"));
+    }
+    let mut unpacked = Unpacked {
+        manifest: None,
+        manifest_text: None,
+        entries: reading.entries,
+        bytes: reading.bytes,
+        tokens: opener.opened(),
+        folders_above: HashSet::new(),
+        setuid: std::mem::take(&mut reading.setuid),
+    };
+    match reading.manifest.take() {
+        Some(text) => reading.compare(text, expected, &mut unpacked)?,
+        None => accept_without_manifest(&reading, &opener, expected)?,
+    }
+    Ok(unpacked)
+}
+
+struct Reading<'a> {
+    scratch: &'a Path,
+    seen: BufWriter<File>,
+    manifest: Option<File>,
+    entries: u64,
+    bytes: u64,
+    ours: bool,
+    setuid: Vec<String>,
+}
+
+impl<'a> Reading<'a> {
+    fn new(scratch: &'a Path) -> Result<Self> {
+        let seen = BufWriter::new(nameless(scratch)?);
+        Ok(Self { scratch, seen, manifest: None, entries: 0, bytes: 0, ours: false, setuid: Vec::new() })
+    }
+
+    fn member(
+        &mut self,
+        member: &mut Member<'_>,
+        on_member: &mut dyn FnMut(&mut Member<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let shown = String::from_utf8_lossy(&member.path).into_owned();
+        if self.manifest.is_some() {
+            return Err(Error::integrity(format!(
+                "{shown} comes after the manifest, which has to be the last entry"
+            )));
+        }
+        if member.path == MANIFEST.as_bytes() && member.kind == EntryType::File && self.ours {
+            let mut text = nameless(self.scratch)?;
+            io::copy(member.contents, &mut text)
+                .map_err(|e| Error::from_io("cannot read the manifest", e))?;
+            self.manifest = Some(text);
+            return Ok(());
+        }
+        // What only our archives have, before their manifest.
+        self.ours |= member.path == SHA256SUMS.as_bytes();
+        if member.metadata.mode & 0o6000 != 0 && member.kind == EntryType::File {
+            self.setuid.push(shown);
+        }
+        let mut contents = Hashing { inner: member.contents, hasher: Sha256::new(), bytes: 0 };
+        let mut handed = Member {
+            path: member.path.clone(),
+            kind: member.kind,
+            metadata: member.metadata.clone(),
+            link: member.link.clone(),
+            size: member.size,
+            sparse: member.sparse,
+            contents: &mut contents,
+        };
+        on_member(&mut handed)?;
+        // Whoever did not want the contents still has them checked.
+        io::copy(&mut contents, &mut io::sink()).map_err(|e| match e.downcast::<Error>() {
+            Ok(ours) => ours,
+            Err(e) => Error::integrity(format!("the archive is damaged or cut short: {e}")),
+        })?;
+        if contents.bytes != member.size {
+            return Err(Error::integrity(format!(
+                "the archive is cut short in {}",
+                String::from_utf8_lossy(&member.path)
+            )));
+        }
+        self.entries += 1;
+        self.bytes += contents.bytes;
+        let sha256 = (member.kind == EntryType::File).then(|| hex::encode(contents.hasher.finalize()));
+        let line = serde_json::to_string(&entry(member, sha256)).map_err(|e| Error::failed(e.to_string()))?;
+        writeln!(self.seen, "{line}").map_err(|e| Error::from_io("cannot write into the scratch folder", e))
+    }
+
+    /// Compares what came by with what the manifest says should have.
+    fn compare(
+        &mut self,
+        mut text: File,
+        expected: Option<&SnapshotName>,
+        unpacked: &mut Unpacked,
+    ) -> Result<()> {
+        let cannot = |e| Error::from_io("cannot read the scratch folder", e);
+        self.seen.flush().map_err(cannot)?;
+        let mut seen = self.seen.get_ref().try_clone().map_err(cannot)?;
+        seen.rewind().map_err(cannot)?;
+        let mut seen = BufReader::new(seen).lines();
+        text.rewind().map_err(cannot)?;
+        let manifest = Manifest::read(&text, &mut |listed| {
+            same_entry(&mut seen, &listed)?;
+            if listed.kind == EntryType::Directory && listed.tier1.is_none() {
+                unpacked.folders_above.insert(listed.path.bytes()?);
+            }
+            Ok(())
+        })?;
+        if seen.next().is_some() {
+            return Err(Error::integrity("the archive has entries that its manifest does not list"));
+        }
+        check_name(&manifest, expected)?;
+        unpacked.manifest = Some(manifest);
+        unpacked.manifest_text = Some(text);
+        Ok(())
+    }
+}
+
+/// The next entry that came by must be the one that the manifest lists.
+fn same_entry(seen: &mut Lines<BufReader<File>>, listed: &Entry) -> Result<()> {
+    let path = listed.path.shown();
+    let in_place = [FILES, POSTGRES].iter().any(|top| path.starts_with(&format!("{top}/")));
+    if !in_place && ![RESTORE_NOTES, SHA256SUMS].contains(&path) {
+        return Err(Error::integrity(format!(
+            "the manifest lists {path}, which is not where a snapshot has files"
+        )));
+    }
+    let came = match seen.next() {
+        None => return Err(Error::integrity(format!("{path} is in the manifest, but not in the archive"))),
+        Some(line) => line.map_err(|e| Error::from_io("cannot read the scratch folder", e))?,
+    };
+    let mut plain = listed.clone();
+    plain.tier1 = None;
+    plain.changed = false;
+    if plain.kind == EntryType::Hardlink {
+        plain.size = 0;
+        plain.sha256 = None;
+    }
+    if serde_json::to_string(&plain).is_ok_and(|line| line == came) {
+        return Ok(());
+    }
+    Err(Error::integrity(format!("{path} is not what the manifest says it is"))
+        .hint("choose another snapshot with `offsite list`"))
+}
+
+/// A snapshot under another name is another snapshot: an old one replayed as new.
+fn check_name(manifest: &Manifest, expected: Option<&SnapshotName>) -> Result<()> {
+    let wrong = |stored: &str| {
+        Error::integrity(format!(
+            "this is the snapshot {}, stored under the name {stored}",
+            manifest.snapshot
+        ))
+        .hint("somebody renamed it or put it in another one's place; choose another snapshot")
+    };
+    match expected {
+        Some(name) if manifest.snapshot == name.to_string() => {
+            if manifest.id == name.id()
+                && manifest.system == name.system()
+                && manifest.degraded == name.is_degraded()
+            {
+                Ok(())
+            } else {
+                Err(Error::integrity("the manifest contradicts its own snapshot's name"))
+            }
+        }
+        Some(name) => Err(wrong(&name.to_string())),
+        None => Err(wrong("of something that is not a snapshot")),
+    }
+}
+
+/// What the earlier Python system stored: one token over a tar.gz, no manifest.
+fn accept_without_manifest<R: BufRead>(
+    reading: &Reading<'_>,
+    opener: &Opener<R>,
+    expected: Option<&SnapshotName>,
+) -> Result<()> {
+    if reading.ours || opener.opened() != 1 {
+        return Err(Error::integrity("there is no manifest: the snapshot was cut short")
+            .hint("choose another snapshot with `offsite list`"));
+    }
+    let sealed_at = opener.oldest().and_then(|s| DateTime::<Utc>::from_timestamp(i64::try_from(s).ok()?, 0));
+    if let (Some(name), Some(sealed_at)) = (expected, sealed_at)
+        && sealed_at + RUN_TIME_MAX < name.taken_at()
+    {
+        return Err(Error::integrity(format!(
+            "it was sealed at {}, long before the time in its name: an old snapshot under a new name",
+            sealed_at.format("%Y-%m-%d %H:%M:%S UTC")
+        )));
+    }
+    Ok(())
+}
+
+fn entry(member: &Member<'_>, sha256: Option<String>) -> Entry {
+    let meta = &member.metadata;
+    Entry {
+        path: EntryPath::new(&member.path),
+        kind: member.kind,
+        size: member.size,
+        sha256,
+        mode: format!("{:04o}", meta.mode),
+        uid: meta.uid,
+        gid: meta.gid,
+        user: meta.user.clone(),
+        group: meta.group.clone(),
+        mtime: meta.mtime.decimal(),
+        link: member.link.as_deref().map(LinkTarget::new),
+        tier1: None,
+        changed: false,
+    }
+}
+
+fn nameless(scratch: &Path) -> Result<File> {
+    tempfile::tempfile_in(scratch).map_err(|e| Error::io("write into", scratch, e))
+}
+
+struct Hashing<'a> {
+    inner: &'a mut dyn Read,
+    hasher: Sha256,
+    bytes: u64,
+}
+
+impl Read for Hashing<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buf)?;
+        self.hasher.update(&buf[..n]);
+        self.bytes += n as u64;
+        Ok(n)
+    }
+}
