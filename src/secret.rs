@@ -148,7 +148,10 @@ fn missing(what: &str, tried: &[String]) -> Error {
 }
 
 fn read_file(path: &Path) -> std::result::Result<Zeroizing<String>, String> {
-    let file = fs::File::open(path).map_err(|e| e.kind().to_string())?;
+    let file = fs::File::open(path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => "not there".to_owned(),
+        other => other.to_string(),
+    })?;
     read_text(file)
 }
 
@@ -253,7 +256,7 @@ mod tests {
         .unwrap();
         assert_eq!(
             error.message(),
-            "found no GitHub token; tried env:OFFSITE_TEST_NOT_SET (not set), file:/cfg/none (entity not found), \
+            "found no GitHub token; tried env:OFFSITE_TEST_NOT_SET (not set), file:/cfg/none (not there), \
              command:false (exit status: 1)"
         );
     }

@@ -1,7 +1,5 @@
 //! The main job to a directory, as a user runs it.
 
-#![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
-
 mod support;
 
 use std::fs;
