@@ -2,10 +2,11 @@
 //! removed at the end, and swept by the next run when this one was killed.
 
 use std::fs::{self, File};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
+use walkdir::WalkDir;
 
 use crate::error::{Error, Result};
 
@@ -51,8 +52,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What is left is swept by the next run.
-        let _ = fs::remove_dir_all(&self.path);
+        remove(&self.path);
     }
 }
 
@@ -66,7 +66,24 @@ fn sweep(parent: &Path) {
         let is_ours = entry.metadata().is_ok_and(|m| m.is_dir() && m.uid() == ours);
         let stale = |file: File| rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
         if is_ours && File::open(entry.path()).is_ok_and(stale) {
-            let _ = fs::remove_dir_all(entry.path());
+            remove(&entry.path());
+        }
+    }
+}
+
+/// Folders closed to their owner that may lie inside one another.
+const CLOSED_DEPTH_MAX: usize = 64;
+
+/// Removes a folder and all below it. A restored folder may be closed even to
+/// its owner, and what is in it shows only once it is open. What cannot be
+/// removed at all is left for the next sweep.
+fn remove(folder: &Path) {
+    for _ in 0..CLOSED_DEPTH_MAX {
+        if fs::remove_dir_all(folder).is_ok() {
+            return;
+        }
+        for entry in WalkDir::new(folder).into_iter().flatten().filter(|e| e.file_type().is_dir()) {
+            let _ = fs::set_permissions(entry.path(), fs::Permissions::from_mode(0o700));
         }
     }
 }

@@ -13,9 +13,10 @@ use crate::commands::init::Options as InitOptions;
 #[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage or config, 3 degraded, 4 stale (status), \
     5 integrity: wrong key, damage or tampering.")]
 pub(super) struct Args {
-    /// The config [default: ./backup-paths.toml, else /etc/offsite/backup-paths.toml]
-    #[arg(long, global = true, env = "OFFSITE_CONFIG", value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(super) config: Option<PathBuf>,
+    /// The config [default: $OFFSITE_CONFIG, else ./backup-paths.toml, else
+    /// /etc/offsite/backup-paths.toml]
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    config: Option<PathBuf>,
     /// Print one JSON object on stdout
     #[arg(long, global = true)]
     pub(super) json: bool,
@@ -27,6 +28,16 @@ pub(super) struct Args {
     pub(super) quiet: bool,
     #[command(subcommand)]
     pub(super) command: Command,
+}
+
+impl Args {
+    /// The config that was named. clap's own reading of the environment takes an
+    /// empty variable, as `${OFFSITE_CONFIG:-}` in a compose file makes it, for a
+    /// mistake; here it is none.
+    pub(super) fn config(&self) -> Option<PathBuf> {
+        let named = || std::env::var_os("OFFSITE_CONFIG").filter(|path| !path.is_empty());
+        self.config.clone().or_else(|| named().map(PathBuf::from))
+    }
 }
 
 #[derive(Subcommand)]

@@ -7,13 +7,15 @@
 mod args;
 mod bars;
 mod print;
+mod printer;
 mod signals;
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use chrono::Utc;
+use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -25,7 +27,7 @@ use crate::error::{Error, Result};
 use crate::key::{KeyId, MasterKey};
 use crate::stop::Stop;
 use args::{Args, Command, KeyCommand};
-use print::Printer;
+use printer::Printer;
 
 /// Exit code of a run or snapshot that lacks something required.
 const DEGRADED: u8 = 3;
@@ -58,17 +60,22 @@ fn usage(error: &clap::Error) -> ExitCode {
         let _ = error.print();
         return ExitCode::SUCCESS;
     }
+    // Arguments that do not parse cannot say whether JSON is wanted.
+    let json = std::env::args_os().skip(1).take_while(|a| a != "--").any(|a| a == "--json");
+    let printer = Printer::new(json, false);
     let text = error.render().to_string();
-    let mut lines = text.lines();
-    let first = lines.next().unwrap_or("error: wrong arguments").to_owned();
-    let mut stderr = std::io::stderr().lock();
-    let _ = writeln!(stderr, "{first}");
-    for line in lines.take_while(|l| !l.starts_with("Usage:")).map(str::trim).filter(|l| !l.is_empty()) {
-        let _ = writeln!(stderr, "  {}", line.trim_start_matches("tip: "));
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        printer.line(text.trim_end());
+        return printer.failure(&Error::usage("no command was given"));
     }
-    let _ =
-        writeln!(stderr, "hint: `offsite --help` lists the commands, `offsite COMMAND --help` their options");
-    ExitCode::from(2)
+    // clap's first paragraph says what is wrong, the next ones add details.
+    let wanted = |l: &&str| !l.is_empty() && !l.starts_with("For more information");
+    let lines = text.lines().take_while(|l| !l.starts_with("Usage:")).map(str::trim).filter(wanted);
+    let message = lines.map(|l| l.trim_start_matches("tip: ")).collect::<Vec<_>>().join("\n  ");
+    printer.failure(
+        &Error::usage(message.trim_start_matches("error: "))
+            .hint("`offsite --help` lists the commands, `offsite COMMAND --help` their options"),
+    )
 }
 
 async fn dispatch(args: Args, printer: &Printer) -> Result<u8> {
@@ -76,52 +83,53 @@ async fn dispatch(args: Args, printer: &Printer) -> Result<u8> {
     signals::listen(stop.clone())?;
     let bars = bars::progress(args.quiet || args.json, args.verbose > 0, std::io::stderr().is_terminal());
     let run = Run { progress: bars, stop };
+    let named = args.config();
     let whence = |source: &args::Source| Whence {
-        config: args.config.clone(),
+        config: named.clone(),
         from: source.from.clone(),
         system: source.system.clone(),
     };
-    let config = || Config::load(&Config::locate(args.config.as_deref())?);
+    let config = || Config::load(&Config::locate(named.as_deref())?);
     match &args.command {
         Command::Demo { to } => {
             let report = demo::demo(to.as_deref(), &run).await?;
-            printer.report(&report, |p| print::demo(p, &report));
+            printer.report(&report, |p| print::demo(p, &report))?;
             Ok(if report.identical { 0 } else { 1 })
         }
         Command::Init(init_args) => {
-            let path = args.config.clone().unwrap_or_else(|| FILE_NAME.into());
+            let path = named.clone().unwrap_or_else(|| FILE_NAME.into());
             let report = init::init(&init_args.options(path)).await?;
-            printer.report(&report, |p| print::init(p, &report));
+            printer.report(&report, |p| print::init(p, &report))?;
             Ok(0)
         }
         Command::Check => {
             let report = check::check(&config()?, &run).await?;
-            printer.report(&report, |p| print::check(p, &report));
+            printer.report(&report, |p| print::check(p, &report))?;
             Ok(u8::from(!report.ok))
         }
         Command::Backup { dry_run: true } => {
             let plan = backup::plan(&config()?, &run).await?;
-            printer.report(&plan, |p| print::plan(p, &plan));
+            printer.report(&plan, |p| print::plan(p, &plan))?;
             Ok(if plan.problems.is_empty() { 0 } else { DEGRADED })
         }
         Command::Backup { dry_run: false } => {
             let report = backup::backup(&config()?, &run).await?;
-            printer.report(&report, |p| print::backup(p, &report));
+            printer.report(&report, |p| print::backup(p, &report))?;
             Ok(if report.problems.is_empty() { 0 } else { DEGRADED })
         }
         Command::List { source } => {
             let report = list::list(&whence(source)).await?;
-            printer.report(&report, |p| print::list(p, &report, Utc::now()));
+            printer.report(&report, |p| print::list(p, &report, Utc::now()))?;
             Ok(0)
         }
         Command::Show { snapshot, source } => {
             let report = show::show(&whence(source), snapshot, &run).await?;
-            printer.value(&report.json(), |p| print::show(p, &report, args.verbose > 0));
+            printer.value(&report.json(), |p| print::show(p, &report, args.verbose > 0))?;
             Ok(0)
         }
         Command::Verify { snapshot, source } => {
             let report = verify::verify(&whence(source), snapshot, &run).await?;
-            printer.report(&report, |p| print::verify(p, &report));
+            printer.report(&report, |p| print::verify(p, &report))?;
             Ok(if report.state == "degraded" { DEGRADED } else { 0 })
         }
         Command::Restore(restore_args) => {
@@ -133,32 +141,38 @@ async fn dispatch(args: Args, printer: &Printer) -> Result<u8> {
                 force: restore_args.force,
             };
             let report = restore::restore(&whence(&restore_args.source), options, &run).await?;
-            printer.report(&report, |p| print::restore(p, &report));
+            printer.report(&report, |p| print::restore(p, &report))?;
             Ok(if report.state == "degraded" { DEGRADED } else { 0 })
         }
         Command::Daemon => {
-            let path = Config::locate(args.config.as_deref())?;
+            let path = Config::locate(named.as_deref())?;
             let tell = printer.daemon_listener();
             daemon::daemon(&path, run.stop, crate::progress::Progress::silent(), Arc::new(tell)).await?;
             Ok(0)
         }
         Command::Status { max_age, source } => {
             let report = status::status(&whence(source), *max_age, Utc::now()).await?;
-            printer.report(&report, |p| print::status(p, &report, *max_age));
+            printer.report(&report, |p| print::status(p, &report, *max_age))?;
             Ok(match report.verdict {
                 status::Verdict::Good => 0,
                 status::Verdict::Degraded => DEGRADED,
                 status::Verdict::Stale => STALE,
             })
         }
-        Command::Key { command } => key(command, args.config.as_deref(), printer),
+        Command::Key { command } => key(command, named.as_deref(), printer),
         Command::Completions { shell } => {
-            clap_complete::generate(*shell, &mut Args::command(), "offsite", &mut std::io::stdout());
+            // It panics when it cannot write, which a buffer always lets it do.
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Args::command(), "offsite", &mut script);
+            printer.text(&script)?;
             Ok(0)
         }
         Command::Man => {
-            let page = clap_mangen::Man::new(Args::command());
-            page.render(&mut std::io::stdout()).map_err(|e| Error::from_io("cannot print", e))?;
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Args::command())
+                .render(&mut page)
+                .map_err(|e| Error::from_io("cannot print", e))?;
+            printer.text(&page)?;
             Ok(0)
         }
     }
@@ -179,7 +193,7 @@ fn key(command: &KeyCommand, config: Option<&std::path::Path>, printer: &Printer
             let key = MasterKey::generate()?;
             let text = key.text();
             let report = KeyReport { key: Some(&text), key_id: key.id().to_string(), also_opens: vec![] };
-            printer.data(&json_of(&report), &text);
+            printer.data(&json_of(&report), &text)?;
             printer.line(&format!("This is a new master key; its id is {}.", key.id()));
             printer.line(
                 "Whoever has it can read every backup; without it nobody can. Put it on paper, in a safe,",
@@ -197,8 +211,8 @@ fn key(command: &KeyCommand, config: Option<&std::path::Path>, printer: &Printer
             let ids: Vec<KeyId> = keys.all().iter().map(MasterKey::id).collect();
             let others = ids[1..].iter().map(ToString::to_string).collect();
             let report = KeyReport { key: None, key_id: ids[0].to_string(), also_opens: others };
-            printer
-                .data(&json_of(&report), &ids.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
+            let shown = ids.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+            printer.data(&json_of(&report), &shown)?;
         }
     }
     Ok(0)

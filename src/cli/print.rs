@@ -1,132 +1,16 @@
 //! Reports as people read them. Each verb's report has its function here.
 
 use std::io::Write;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use serde::Serialize;
-use serde_json::{Value, json};
 
-use crate::commands::{backup, check, daemon, demo, init, list, restore, show, status, verify};
-use crate::error::Error;
+use super::printer::Printer;
+use crate::commands::{backup, check, demo, init, list, restore, show, status, verify};
 use crate::repository::manifest::{RegenerableRecord, Skipped};
 
 /// How many skipped paths are named before the rest is counted.
 const SKIPPED_SHOWN: usize = 20;
-
-/// Writes to stdout what is for programs, to stderr what is for people.
-pub(super) struct Printer {
-    json: bool,
-    quiet: bool,
-}
-
-impl Printer {
-    pub(super) fn new(json: bool, quiet: bool) -> Self {
-        Self { json, quiet }
-    }
-
-    /// A line for people.
-    pub(super) fn line(&self, text: &str) {
-        if !self.quiet {
-            // A closed stderr is no reason to fail.
-            let _ = writeln!(std::io::stderr(), "{text}");
-        }
-    }
-
-    /// A report: JSON, or whatever `people` prints.
-    pub(super) fn report(&self, report: &impl Serialize, people: impl FnOnce(&Self)) {
-        self.value(&super::json_of(report), people);
-    }
-
-    pub(super) fn value(&self, value: &Value, people: impl FnOnce(&Self)) {
-        if self.json {
-            let _ = writeln!(std::io::stdout(), "{value:#}");
-        } else {
-            people(self);
-        }
-    }
-
-    /// A datum that is for programs in either form.
-    pub(super) fn data(&self, value: &Value, plain: &str) {
-        let _ = if self.json {
-            writeln!(std::io::stdout(), "{value:#}")
-        } else {
-            writeln!(std::io::stdout(), "{plain}")
-        };
-    }
-
-    /// An error, and the exit code that it means.
-    pub(super) fn failure(&self, error: &Error) -> ExitCode {
-        let code = error.kind().exit_code();
-        if self.json {
-            let value = json!({ "error": error.message(), "hint": error.next_step(), "exit_code": code });
-            let _ = writeln!(std::io::stdout(), "{value:#}");
-        }
-        print_error(error);
-        ExitCode::from(code)
-    }
-
-    /// What the daemon tells, a line each, with the time.
-    pub(super) fn daemon_listener(&self) -> impl Fn(daemon::Event) + Send + Sync + 'static {
-        let (json, quiet) = (self.json, self.quiet);
-        move |event| {
-            let printer = Printer { json: false, quiet };
-            let now = Utc::now().format("%Y-%m-%dT%H:%M:%SZ");
-            let say = |text: String| printer.line(&format!("{now} {text}"));
-            let next = |next: Option<DateTime<Utc>>| {
-                next.map_or("never".to_owned(), |t| t.format("%Y-%m-%dT%H:%M:%SZ").to_string())
-            };
-            match event {
-                daemon::Event::Started { system, next: at } => {
-                    say(format!(
-                        "offsite {} watches over {system}; next run {}",
-                        env!("CARGO_PKG_VERSION"),
-                        next(at)
-                    ));
-                }
-                daemon::Event::Begin(why) => say(format!("backup begins ({why})")),
-                daemon::Event::Note(text) => say(text),
-                daemon::Event::Trouble(error) => trouble(&now.to_string(), &error),
-                daemon::Event::Ended { result, next: at } => {
-                    match result {
-                        Ok(report) => {
-                            if json {
-                                let _ = writeln!(std::io::stdout(), "{}", super::json_of(&report));
-                            }
-                            say(format!(
-                                "backup {}: {} ({}, {:.1} s)",
-                                report.state,
-                                report.snapshot,
-                                bytes(report.size_bytes),
-                                report.seconds.total
-                            ));
-                            report.problems.iter().for_each(|p| say(format!("  degraded: {p}")));
-                        }
-                        Err(error) => trouble(&now.to_string(), &error.during("backup failed")),
-                    }
-                    say(format!("next run {}", next(at)));
-                }
-            }
-        }
-    }
-}
-
-fn trouble(now: &str, error: &Error) {
-    let mut stderr = std::io::stderr().lock();
-    let _ = writeln!(stderr, "{now} error: {error}");
-    if let Some(hint) = error.next_step() {
-        let _ = writeln!(stderr, "{now} hint: {hint}");
-    }
-}
-
-fn print_error(error: &Error) {
-    let mut stderr = std::io::stderr().lock();
-    let _ = writeln!(stderr, "error: {error}");
-    if let Some(hint) = error.next_step() {
-        let _ = writeln!(stderr, "hint: {hint}");
-    }
-}
 
 /// A size for people: `3.8 MB`.
 pub(super) fn bytes(n: u64) -> String {
@@ -138,6 +22,13 @@ pub(super) fn bytes(n: u64) -> String {
         unit += 1;
     }
     if unit == 0 { format!("{n} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+/// A path on one line, without what would steer a terminal.
+fn plain(path: &str) -> String {
+    path.chars()
+        .map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() })
+        .collect()
 }
 
 /// An age for people: the two largest units.
@@ -154,7 +45,7 @@ fn skipped(p: &Printer, all: &[Skipped]) {
     let (required, other): (Vec<&Skipped>, Vec<&Skipped>) = all.iter().partition(|s| s.required);
     for s in required.iter().chain(&other).take(SKIPPED_SHOWN) {
         let mark = if s.required { "MISSING" } else { "skipped" };
-        p.line(&format!("  {mark}  {}: {} [{}]", s.path, s.reason, s.tier1));
+        p.line(&format!("  {mark}  {}: {} [{}]", plain(&s.path), s.reason, s.tier1));
     }
     if all.len() > SKIPPED_SHOWN {
         p.line(&format!("  … and {} more; --json lists all", all.len() - SKIPPED_SHOWN));
@@ -208,7 +99,7 @@ pub(super) fn backup(p: &Printer, r: &backup::Report) {
 
 pub(super) fn plan(p: &Printer, plan: &backup::Plan) {
     for path in &plan.paths {
-        p.line(&format!("  {:>9}  {}", bytes(path.size_bytes), path.path.display()));
+        p.line(&format!("  {:>9}  {}", bytes(path.size_bytes), plain(&path.path.to_string_lossy())));
     }
     for c in &plan.postgres {
         let size: u64 = c.inventory.databases.iter().map(|d| d.size_bytes).sum();
@@ -277,8 +168,8 @@ pub(super) fn show(p: &Printer, r: &show::Report, entries: bool) {
     }
     if entries {
         for e in &r.entries {
-            let link = e.link.as_ref().map(|l| format!(" -> {}", l.shown())).unwrap_or_default();
-            p.line(&format!("  {} {:>9} {}{link}", e.mode, bytes(e.size), e.path));
+            let link = e.link.as_ref().map(|l| format!(" -> {}", plain(l.shown()))).unwrap_or_default();
+            p.line(&format!("  {} {:>9} {}{link}", e.mode, bytes(e.size), plain(e.path.shown())));
         }
     } else {
         p.line("  -v lists every entry");

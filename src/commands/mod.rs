@@ -19,8 +19,11 @@ use crate::config::{Config, GithubConfig, default_key_places, resolve_keys};
 use crate::destination::Destination;
 use crate::error::{Error, Result};
 use crate::key::Keyring;
-use crate::progress::Progress;
+use crate::pipeline::transfer::download;
+use crate::pipeline::unpack::{Unpacked, unpack};
+use crate::progress::{Progress, Stage};
 use crate::repository::listing::{Snapshot, choose, snapshots};
+use crate::scratch::Scratch;
 use crate::secret::Place;
 use crate::stop::Stop;
 
@@ -92,6 +95,21 @@ impl Home {
             found.retain(|snapshot| snapshot.name.system() == system);
         }
         Ok(found)
+    }
+
+    /// Reads a snapshot back in full and checks all of it; nothing is kept but
+    /// its manifest.
+    pub async fn read_back(&self, snapshot: &Snapshot, run: &Run) -> Result<Unpacked> {
+        let keys = self.keys()?;
+        let stream = run.stop.reading(download(self.destination.clone(), snapshot, &run.progress));
+        let name = snapshot.name.clone();
+        let unpacked = blocking(move || {
+            let scratch = Scratch::new(&scratch_folder())?;
+            unpack(stream, &keys, Some(&name), scratch.path(), &mut |_| Ok(()))
+        });
+        let unpacked = unpacked.await.map_err(|e| e.during(&snapshot.name))?;
+        run.progress.end(Stage::Download);
+        Ok(unpacked)
     }
 
     /// The snapshot that `wanted` names.

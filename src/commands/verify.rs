@@ -4,12 +4,8 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::{Home, Run, Whence, blocking, scratch_folder};
+use super::{Home, Run, Whence};
 use crate::error::Result;
-use crate::pipeline::transfer::download;
-use crate::pipeline::unpack::unpack;
-use crate::progress::Stage;
-use crate::scratch::Scratch;
 
 /// What was checked.
 #[derive(Clone, Debug, Serialize)]
@@ -38,17 +34,10 @@ pub struct Report {
 pub async fn verify(whence: &Whence, wanted: &str, run: &Run) -> Result<Report> {
     let began = Instant::now();
     let home = Home::open(whence)?;
-    let keys = home.keys()?;
+    // Without a key there is no need to ask the destination.
+    home.keys()?;
     let snapshot = home.choose(wanted).await?;
-    let stream = run.stop.reading(download(home.destination.clone(), &snapshot, &run.progress));
-    let name = snapshot.name.clone();
-    let unpacked = blocking(move || {
-        let scratch = Scratch::new(&scratch_folder())?;
-        unpack(stream, &keys, Some(&name), scratch.path(), &mut |_| Ok(()))
-    })
-    .await
-    .map_err(|e| e.during(&snapshot.name))?;
-    run.progress.end(Stage::Download);
+    let unpacked = home.read_back(&snapshot, run).await?;
     Ok(Report {
         snapshot: snapshot.name.to_string(),
         state: snapshot.state.as_str(),

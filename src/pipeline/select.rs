@@ -68,7 +68,9 @@ impl Selection {
         for (group, rules) in tier1 {
             for listed in &rules.paths {
                 let (real, links) = resolve_parents(listed);
-                if roots.iter().any(|root| root.real == real) {
+                if let Some(known) = roots.iter_mut().find(|root| root.real == real) {
+                    // What one group requires is required.
+                    known.optional &= rules.optional;
                     continue;
                 }
                 let exclude = excludes(&real, &rules.exclude)?;
@@ -164,7 +166,10 @@ impl Selection {
 
     /// Why a root that is a symlink protects nothing: where it points is not tier 1.
     fn uncovered_target(&self, root: &Root) -> Option<String> {
-        let target = fs::canonicalize(&root.real).ok()?;
+        let Ok(target) = fs::canonicalize(&root.real) else {
+            let target = fs::read_link(&root.real).unwrap_or_default();
+            return Some(format!("a symlink to {}, where nothing can be found", target.display()));
+        };
         let covered = self.paths.iter().any(|path| path != &root.real && target.starts_with(path));
         (!covered)
             .then(|| format!("a symlink to {}, which no tier-1 path covers: add that path", target.display()))

@@ -23,6 +23,8 @@ use crate::sources::metadata::FileMetadata;
 /// Zeros in a sparse file's contents are written as holes in units of this.
 const HOLE_BYTES: usize = 4096;
 
+static ZEROS: [u8; HOLE_BYTES] = [0; HOLE_BYTES];
+
 /// A folder that is filled with a snapshot's files.
 pub struct Staging {
     scratch: Scratch,
@@ -255,7 +257,7 @@ fn write_sparse(file: &mut File, contents: &mut dyn Read) -> std::io::Result<()>
             return file.set_len(size);
         }
         for block in chunk[..filled].chunks(HOLE_BYTES) {
-            if block.iter().all(|b| *b == 0) {
+            if block == &ZEROS[..block.len()] {
                 file.seek(SeekFrom::Current(block.len() as i64))?;
             } else {
                 file.write_all(block)?;

@@ -17,7 +17,7 @@ use super::archive::{self, Ending, FILES, MANIFEST, Member, POSTGRES, RESTORE_NO
 use super::seal::Opener;
 use crate::error::{Error, Result};
 use crate::key::Keyring;
-use crate::repository::manifest::{Entry, EntryPath, EntryType, LinkTarget, Manifest};
+use crate::repository::manifest::{Entry, EntryType, Manifest};
 use crate::repository::name::SnapshotName;
 
 /// How much older than its snapshot's name a token without a manifest may be.
@@ -141,7 +141,9 @@ impl<'a> Reading<'a> {
         self.entries += 1;
         self.bytes += contents.bytes;
         let sha256 = (member.kind == EntryType::File).then(|| hex::encode(contents.hasher.finalize()));
-        let line = serde_json::to_string(&entry(member, sha256)).map_err(|e| Error::failed(e.to_string()))?;
+        let link = member.link.as_deref();
+        let entry = archive::entry(&member.path, member.kind, &member.metadata, member.size, sha256, link);
+        let line = serde_json::to_string(&entry).map_err(|e| Error::failed(e.to_string()))?;
         writeln!(self.seen, "{line}").map_err(|e| Error::from_io("cannot write into the scratch folder", e))
     }
 
@@ -247,25 +249,6 @@ fn accept_without_manifest<R: BufRead>(
         )));
     }
     Ok(())
-}
-
-fn entry(member: &Member<'_>, sha256: Option<String>) -> Entry {
-    let meta = &member.metadata;
-    Entry {
-        path: EntryPath::new(&member.path),
-        kind: member.kind,
-        size: member.size,
-        sha256,
-        mode: format!("{:04o}", meta.mode),
-        uid: meta.uid,
-        gid: meta.gid,
-        user: meta.user.clone(),
-        group: meta.group.clone(),
-        mtime: meta.mtime.decimal(),
-        link: member.link.as_deref().map(LinkTarget::new),
-        tier1: None,
-        changed: false,
-    }
 }
 
 fn nameless(scratch: &Path) -> Result<File> {

@@ -115,8 +115,10 @@ pub fn for_destination(key: &KeyId) -> String {
          offsite restore --from github://OWNER/REPO --target restored\n\
          ```\n\n\
          ## Without it\n\n\
-         Fetch the newest object (on GitHub: clone the repository, or download the file), then:\n\n\
+         Fetch the newest object (on GitHub: clone the repository, or download the file), or all\n\
+         of its parts, into an empty folder; then, with its name for `OBJECT`:\n\n\
          ```sh\n\
+         ls OBJECT || cat OBJECT.*-of-* > OBJECT\n\
          {OPEN_PY}python3 open.py OBJECT snapshot.tar.gz\n\
          tar --xattrs --xattrs-include='*' -xpzf snapshot.tar.gz\n\
          sha256sum --quiet -c SHA256SUMS\n\

@@ -3,7 +3,9 @@
 //! A plain copy of a live database can be torn. SQLite's own backup API reads a
 //! consistent state, in WAL mode too (<https://www.sqlite.org/backup.html>).
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -37,8 +39,9 @@ pub fn is_database(file: &File) -> bool {
 /// The database that `path` is a companion file of, if it is one and the
 /// database is there.
 pub fn owner_of(path: &Path) -> Option<PathBuf> {
-    let text = path.to_str()?;
-    let database = COMPANIONS.iter().find_map(|suffix| text.strip_suffix(suffix)).map(PathBuf::from)?;
+    let bytes = path.as_os_str().as_bytes();
+    let database = COMPANIONS.iter().find_map(|suffix| bytes.strip_suffix(suffix.as_bytes()))?;
+    let database = PathBuf::from(OsStr::from_bytes(database));
     file::open(&database).is_ok_and(|f| is_database(&f)).then_some(database)
 }
 

@@ -117,7 +117,9 @@ mod tests {
                 fs::write(d.join("f"), "Contents").unwrap();
                 File::options().append(true).open(d.join("f")).unwrap().set_modified(before).unwrap();
             }),
-            ("d/f has other metadata", |d| fs::set_permissions(d.join("f"), fs::Permissions::from_mode(0o600)).unwrap()),
+            ("d/f has other metadata", |d| {
+                fs::set_permissions(d.join("f"), fs::Permissions::from_mode(0o600)).unwrap()
+            }),
             ("d/f did not come back", |d| fs::remove_file(d.join("f")).unwrap()),
             ("d/l has other contents", |d| {
                 fs::remove_file(d.join("l")).unwrap();
@@ -125,7 +127,12 @@ mod tests {
             }),
             ("d/new was not there before", |d| fs::write(d.join("new"), "").unwrap()),
             ("d/g has other metadata", |d| {
-                File::options().append(true).open(d.join("g")).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+                File::options()
+                    .append(true)
+                    .open(d.join("g"))
+                    .unwrap()
+                    .set_modified(std::time::UNIX_EPOCH)
+                    .unwrap();
             }),
         ];
         for (sentence, change) in changes {

@@ -7,25 +7,25 @@
 
 mod answer;
 mod body;
+mod contents;
+mod trees;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, header};
+use http::{Method, Request};
 use http_body_util::BodyExt;
 use http_body_util::combinators::BoxBody;
 use octocrab::{OctoBody, Octocrab};
-use serde::Deserialize;
-use serde_json::Value;
 use tokio::sync::OnceCell;
 
-use super::retry::{Fault, retrying};
-use super::{Chunks, Condition, Object, Source};
+use super::Condition;
+use super::retry::Fault;
 use crate::config::GithubConfig;
 use crate::error::{Error, Result};
 use crate::secret::is_loopback;
-use answer::{lost, refusal};
+use answer::lost;
 
 /// The largest object: its PUT's body is 4/3 of it, and GitHub refuses bodies
 /// of more than about 35 to 40 MB ("your input was too large to process").
@@ -38,9 +38,6 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(15);
 
 /// How long an answer may take, beyond the time that its body needs.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(60);
-
-/// The slowest line that an upload is given time for.
-const BYTES_PER_SECOND_MIN: u64 = 50_000;
 
 /// An answer that is read whole (not an object's bytes) is smaller than this:
 /// a tree listing is at most 7 MB.
@@ -56,23 +53,6 @@ pub struct Github {
     base: url::Url,
     client: OnceCell<Octocrab>,
     calls: AtomicU64,
-}
-
-#[derive(Deserialize)]
-struct Tree {
-    tree: Vec<TreeEntry>,
-    #[serde(default)]
-    truncated: bool,
-}
-
-#[derive(Deserialize)]
-struct TreeEntry {
-    path: String,
-    #[serde(rename = "type")]
-    kind: String,
-    sha: String,
-    #[serde(default)]
-    size: u64,
 }
 
 impl Github {
@@ -118,201 +98,16 @@ impl Github {
         self.calls.load(Ordering::Relaxed)
     }
 
-    pub(super) async fn put_new(&self, name: &str, source: &Source<'_>) -> Result<()> {
-        let blob = body::git_blob_sha1(source)?;
-        retrying(|tried| {
-            let blob = &blob;
-            async move {
-                // Whatever went wrong before may have stored it all the same.
-                if tried > 0
-                    && let Some(there) = self.blob_at(name).await?
-                {
-                    return same(name, &there, blob);
-                }
-                self.put_once(name, source, blob).await
-            }
-        })
-        .await
-    }
-
-    async fn put_once(&self, name: &str, source: &Source<'_>, blob: &str) -> std::result::Result<(), Fault> {
-        let put = body::put(name, self.config.branch.as_deref(), source).map_err(Fault::Final)?;
-        let time = ANSWER_TIME_MAX + Duration::from_secs(put.len / BYTES_PER_SECOND_MIN);
-        let request = self
-            .request(Method::PUT, &self.contents(name))
-            .header(header::CONTENT_TYPE, "application/json")
-            .header(header::CONTENT_LENGTH, put.len);
-        let answer = self.send(request, put.body, time).await?;
-        let status = answer.status().as_u16();
-        let (headers, text) = read_whole(answer).await?;
-        if status == 200 || status == 201 {
-            let json: Value = serde_json::from_slice(&text).unwrap_or_default();
-            return match json.pointer("/content/sha").and_then(Value::as_str) {
-                Some(stored) => same(name, stored, blob),
-                None => Err(Fault::Passing(lost("its answer to the upload names no blob"), None)),
-            };
-        }
-        let already = status == 422 && String::from_utf8_lossy(&text).contains("wasn't supplied");
-        if already || status == 409 {
-            // Taken, or another writer won, or the branch is protected: look.
-            if let Some(there) = self.blob_at(name).await? {
-                return same(name, &there, blob);
-            }
-        }
-        Err(refusal(&self.address(), status, &headers, &text))
-    }
-
-    /// The blob SHA-1 of the file at `name`, when there is one.
-    async fn blob_at(&self, name: &str) -> std::result::Result<Option<String>, Fault> {
-        // The object form has the SHA at every size; its content is left out over 1 MB.
-        let uri = format!("{}{}", self.contents(name), self.reference());
-        let request =
-            self.request(Method::GET, &uri).header(header::ACCEPT, "application/vnd.github.object+json");
-        let answer = self.send(request, OctoBody::empty(), ANSWER_TIME_MAX).await?;
-        let status = answer.status().as_u16();
-        let (headers, text) = read_whole(answer).await?;
-        match status {
-            200 => {
-                let json: Value = serde_json::from_slice(&text).unwrap_or_default();
-                match json.get("sha").and_then(Value::as_str) {
-                    Some(sha) => Ok(Some(sha.to_owned())),
-                    None => Err(Fault::Passing(lost("its answer about the object has no SHA"), None)),
-                }
-            }
-            404 => Ok(None),
-            _ => Err(refusal(&self.address(), status, &headers, &text)),
-        }
-    }
-
-    /// Streams an object. When the line breaks, the object is asked for again
-    /// and what has been delivered already is passed over: objects never change.
-    pub(super) async fn get(&self, name: &str, chunks: &Chunks) -> Result<()> {
-        let delivered = AtomicU64::new(0);
-        retrying(|_| self.get_once(name, chunks, &delivered)).await
-    }
-
-    async fn get_once(
-        &self,
-        name: &str,
-        chunks: &Chunks,
-        delivered: &AtomicU64,
-    ) -> std::result::Result<(), Fault> {
-        let uri = format!("{}{}", self.contents(name), self.reference());
-        let request =
-            self.request(Method::GET, &uri).header(header::ACCEPT, "application/vnd.github.raw+json");
-        let answer = self.send(request, OctoBody::empty(), ANSWER_TIME_MAX).await?;
-        let status = answer.status().as_u16();
-        if status != 200 {
-            let (headers, text) = read_whole(answer).await?;
-            if status == 404 {
-                return Err(Fault::Final(super::directory::missing(name, &self.address())));
-            }
-            return Err(refusal(&self.address(), status, &headers, &text));
-        }
-        let mut body = answer.into_body();
-        let mut skip = delivered.load(Ordering::Relaxed);
-        while let Some(frame) = next_frame(&mut body).await? {
-            let known = (skip.min(frame.len() as u64)) as usize;
-            skip -= known as u64;
-            let fresh = frame.slice(known..);
-            if fresh.is_empty() {
-                continue;
-            }
-            delivered.fetch_add(fresh.len() as u64, Ordering::Relaxed);
-            if chunks.send(Ok(fresh)).await.is_err() {
-                return Ok(());
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) async fn list(&self) -> Result<Vec<Object>> {
-        // `HEAD` is the default branch, which need not be looked up first.
-        let branch = self.config.branch.as_deref().unwrap_or("HEAD");
-        let tree = match self.tree(branch, true).await? {
-            None => return Ok(Vec::new()),
-            Some(tree) if !tree.truncated => tree,
-            // Too many names for one answer: fetch folder by folder instead.
-            Some(_) => return self.list_by_folder(branch).await,
-        };
-        Ok(blobs(&tree, ""))
-    }
-
-    async fn list_by_folder(&self, branch: &str) -> Result<Vec<Object>> {
-        let mut objects = Vec::new();
-        let mut folders = vec![(branch.to_owned(), String::new())];
-        while let Some((reference, prefix)) = folders.pop() {
-            let Some(tree) = self.tree(&reference, false).await? else { continue };
-            if tree.truncated {
-                return Err(Error::failed(format!("{} does not list all of {prefix:?}", self.address()))
-                    .hint(
-                        "a folder there holds too many files; was anything else stored in this repository?",
-                    ));
-            }
-            objects.extend(blobs(&tree, &prefix));
-            let below = tree.tree.into_iter().filter(|e| e.kind == "tree");
-            folders.extend(below.map(|e| (e.sha, format!("{prefix}{}/", e.path))));
-        }
-        Ok(objects)
-    }
-
-    /// A tree; `None` when the repository has no commit yet.
-    async fn tree(&self, reference: &str, recursive: bool) -> Result<Option<Tree>> {
-        let reference = body::encode_segment(reference);
-        let query = if recursive { "?recursive=1" } else { "" };
-        let uri = format!("/repos/{}/{}/git/trees/{reference}{query}", self.owner, self.repo);
-        retrying(|_| async {
-            let answer =
-                self.send(self.request(Method::GET, &uri), OctoBody::empty(), ANSWER_TIME_MAX).await?;
-            let status = answer.status().as_u16();
-            let (headers, text) = read_whole(answer).await?;
-            match status {
-                200 => serde_json::from_slice(&text)
-                    .map(Some)
-                    .map_err(|e| Fault::Passing(lost(&format!("its listing cannot be read: {e}")), None)),
-                409 if String::from_utf8_lossy(&text).contains("empty") => Ok(None),
-                _ => Err(refusal(&self.address(), status, &headers, &text)),
-            }
-        })
-        .await
-    }
-
-    pub(super) async fn delete(&self, name: &str) -> Result<()> {
-        retrying(|_| async {
-            let Some(sha) = self.blob_at(name).await? else { return Ok(()) };
-            let mut json = serde_json::json!({ "message": format!("offsite: delete {name}"), "sha": sha });
-            if let Some(branch) = &self.config.branch {
-                json["branch"] = branch.as_str().into();
-            }
-            let request = self
-                .request(Method::DELETE, &self.contents(name))
-                .header(header::CONTENT_TYPE, "application/json");
-            let answer = self.send(request, OctoBody::from(json.to_string()), ANSWER_TIME_MAX).await?;
-            let status = answer.status().as_u16();
-            let (headers, text) = read_whole(answer).await?;
-            match status {
-                200 | 404 => Ok(()),
-                _ => Err(refusal(&self.address(), status, &headers, &text)),
-            }
-        })
-        .await
-    }
-
     pub(super) async fn inspect(&self) -> Result<Condition> {
-        let uri = format!("/repos/{}/{}", self.owner, self.repo);
-        let repository: Value = retrying(|_| async {
-            let answer =
-                self.send(self.request(Method::GET, &uri), OctoBody::empty(), ANSWER_TIME_MAX).await?;
-            let status = answer.status().as_u16();
-            let (headers, text) = read_whole(answer).await?;
-            match status {
-                200 => serde_json::from_slice(&text)
-                    .map_err(|e| Fault::Passing(lost(&format!("its answer cannot be read: {e}")), None)),
-                _ => Err(refusal(&self.address(), status, &headers, &text)),
-            }
-        })
-        .await?;
-        answer::condition(&self.address(), &repository, self.config.allow_public)
+        answer::condition(&self.address(), &self.repository().await?, self.config.allow_public)
+    }
+
+    /// One GET whose answer is read whole.
+    async fn ask(&self, uri: &str) -> std::result::Result<(u16, http::HeaderMap, Vec<u8>), Fault> {
+        let answer = self.send(self.request(Method::GET, uri), OctoBody::empty(), ANSWER_TIME_MAX).await?;
+        let status = answer.status().as_u16();
+        let (headers, text) = read_whole(answer).await?;
+        Ok((status, headers, text))
     }
 
     fn contents(&self, name: &str) -> String {
@@ -355,6 +150,13 @@ impl Github {
 
     fn connect(&self) -> Result<Octocrab> {
         let token = self.config.resolve_token()?;
+        // octocrab would panic over what cannot stand in a header.
+        if !token.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(Error::failed(
+                "the GitHub token has a space, a line break or another odd character in it",
+            )
+            .hint("the place of the token should hold the token and nothing else"));
+        }
         let bad = |e: octocrab::Error| {
             Error::failed(format!("cannot set up a connection to GitHub: {}", answer::words(&e)))
                 .hint("are the system's TLS certificates installed (package ca-certificates)?")
@@ -367,22 +169,6 @@ impl Github {
             .build()
             .map_err(bad)
     }
-}
-
-/// Compares what is stored with what we hold.
-fn same(name: &str, stored: &str, ours: &str) -> std::result::Result<(), Fault> {
-    if stored == ours {
-        return Ok(());
-    }
-    Err(Fault::Final(
-        Error::integrity(format!("GitHub holds other bytes at {name}: blob {stored}, ours is {ours}"))
-            .hint("nothing was overwritten; run the backup again, and find out who else writes there"),
-    ))
-}
-
-fn blobs(tree: &Tree, prefix: &str) -> Vec<Object> {
-    let files = tree.tree.iter().filter(|e| e.kind == "blob");
-    files.map(|e| Object { name: format!("{prefix}{}", e.path), size_bytes: e.size }).collect()
 }
 
 /// The next chunk of an answer; silence and a broken line are passing faults.

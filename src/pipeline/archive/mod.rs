@@ -21,5 +21,35 @@ pub const SHA256SUMS: &str = "SHA256SUMS";
 /// The last entry.
 pub const MANIFEST: &str = "manifest.json";
 
+use crate::repository::manifest::{Entry, EntryPath, EntryType, LinkTarget};
+use crate::sources::metadata::FileMetadata;
+
+/// A member as the manifest records it, without what only its writer knows: the
+/// tier-1 group, and whether it changed while it was read.
+pub fn entry(
+    path: &[u8],
+    kind: EntryType,
+    metadata: &FileMetadata,
+    size: u64,
+    sha256: Option<String>,
+    link: Option<&[u8]>,
+) -> Entry {
+    Entry {
+        path: EntryPath::new(path),
+        kind,
+        size,
+        sha256,
+        mode: format!("{:04o}", metadata.mode),
+        uid: metadata.uid,
+        gid: metadata.gid,
+        user: metadata.user.clone(),
+        group: metadata.group.clone(),
+        mtime: metadata.mtime.decimal(),
+        link: link.map(LinkTarget::new),
+        tier1: None,
+        changed: false,
+    }
+}
+
 #[cfg(test)]
 mod tests;

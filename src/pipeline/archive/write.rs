@@ -10,10 +10,10 @@ use sha2::{Digest, Sha256};
 use tar::{Builder, EntryType as TarType, Header};
 
 use super::pax::{Record, sparse_map};
-use super::{MANIFEST, SHA256SUMS};
+use super::{MANIFEST, SHA256SUMS, entry};
 use crate::error::{Error, Result};
 use crate::pipeline::gzip::GzipWriter;
-use crate::repository::manifest::{Entry, EntryPath, EntryType, LinkTarget, Manifest};
+use crate::repository::manifest::{EntryType, Manifest};
 use crate::sources::file::Content;
 use crate::sources::metadata::FileMetadata;
 
@@ -269,21 +269,9 @@ impl<W: Write> ArchiveWriter<W> {
         if let Some(sha256) = &sha256 {
             sum_line(&mut self.sums, sha256, about.path).map_err(cannot)?;
         }
-        let entry = Entry {
-            path: EntryPath::new(about.path),
-            kind,
-            size,
-            sha256,
-            mode: format!("{:04o}", meta.mode),
-            uid: meta.uid,
-            gid: meta.gid,
-            user: meta.user.clone(),
-            group: meta.group.clone(),
-            mtime: meta.mtime.decimal(),
-            link: link.map(LinkTarget::new),
-            tier1: about.tier1.map(str::to_owned),
-            changed,
-        };
+        let mut entry = entry(about.path, kind, meta, size, sha256, link);
+        entry.tier1 = about.tier1.map(str::to_owned);
+        entry.changed = changed;
         serde_json::to_writer(&mut self.entries, &entry).map_err(|e| cannot(e.into()))?;
         self.entries.write_all(b"\n").map_err(cannot)
     }
