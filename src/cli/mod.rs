@@ -124,7 +124,9 @@ async fn dispatch(args: Args, printer: &Printer) -> Result<u8> {
         }
         Command::Show { snapshot, source } => {
             let report = show::show(&whence(source), snapshot, &run).await?;
-            printer.value(&report.json(), |p| print::show(p, &report, args.verbose > 0))?;
+            printer.value(&report.json(), |p| {
+                print::show(p, &report, source.from.as_deref(), args.verbose > 0)
+            })?;
             Ok(0)
         }
         Command::Verify { snapshot, source } => {

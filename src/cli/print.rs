@@ -102,12 +102,12 @@ pub(super) fn plan(p: &Printer, plan: &backup::Plan) {
         p.line(&format!("  {:>9}  {}", bytes(path.size_bytes), plain(&path.path.to_string_lossy())));
     }
     for c in &plan.postgres {
-        let size: u64 = c.inventory.databases.iter().map(|d| d.size_bytes).sum();
+        let size: u64 = c.inventory.dumped().map(|d| d.size_bytes).sum();
         p.line(&format!(
             "  {:>9}  postgres.{}: {} databases, {} roles",
             bytes(size),
             c.label,
-            c.inventory.databases.len(),
+            c.inventory.dumped().count(),
             c.inventory.roles.len()
         ));
     }
@@ -142,7 +142,7 @@ pub(super) fn list(p: &Printer, r: &list::Report, now: DateTime<Utc>) {
     }
 }
 
-pub(super) fn show(p: &Printer, r: &show::Report, entries: bool) {
+pub(super) fn show(p: &Printer, r: &show::Report, from: Option<&str>, entries: bool) {
     let m = &r.manifest;
     p.line(&format!("snapshot  {} ({})", m.snapshot, if m.degraded { "DEGRADED" } else { "complete" }));
     p.line(&format!(
@@ -157,7 +157,7 @@ pub(super) fn show(p: &Printer, r: &show::Report, entries: bool) {
         p.line(&format!("  {:<14} {:>6} entries  {:>9}", g.name, g.entries, bytes(g.bytes)));
     }
     for c in &m.postgres {
-        let names = c.inventory.databases.iter().map(|d| d.name.as_str()).collect::<Vec<_>>().join(", ");
+        let names = c.inventory.dumped().map(|d| d.name.as_str()).collect::<Vec<_>>().join(", ");
         p.line(&format!(
             "  {}: server {}, needs psql {}; databases {names}; roles {}",
             c.file,
@@ -176,7 +176,8 @@ pub(super) fn show(p: &Printer, r: &show::Report, entries: bool) {
     }
     skipped(p, &m.skipped);
     m.problems.iter().for_each(|problem| p.line(&format!("degraded: {problem}")));
-    p.line(&format!("restore it: offsite restore {} --target DIR", m.id));
+    let from = from.map(|from| format!(" --from {from}")).unwrap_or_default();
+    p.line(&format!("restore it: offsite restore {}{from} --target DIR", m.id));
     regenerable(p, &m.regenerable);
 }
 
@@ -206,10 +207,12 @@ pub(super) fn restore(p: &Printer, r: &restore::Report) {
         r.seconds,
         r.api_calls
     ));
+    r.notes.iter().for_each(|note| p.line(&format!("note: {note}")));
     if !r.manifest {
         p.line("  it has no manifest (the earlier Python system stored it): it is authentic, but nothing lists what it should hold");
     }
     r.problems.iter().for_each(|problem| p.line(&format!("degraded: {problem}")));
+    r.notes.iter().for_each(|note| p.line(&format!("note: {note}")));
     for c in &r.loaded {
         p.line(&format!(
             "  loaded postgres.{} into server {}: {} databases and {} roles are there",
@@ -218,7 +221,7 @@ pub(super) fn restore(p: &Printer, r: &restore::Report) {
     }
     for dump in &r.dumps {
         p.line(&format!(
-            "  not loaded: {}; load it into an empty cluster: psql -X -d postgres -f {0}",
+            "  not loaded: {}; load it into an empty cluster: psql -X -d postgres < {0}",
             dump.display()
         ));
     }

@@ -99,11 +99,13 @@ impl Printer {
                                 let _ = writeln!(std::io::stdout(), "{}", super::json_of(&report));
                             }
                             say(format!(
-                                "backup {}: {} ({}, {:.1} s)",
+                                "backup {}: {} ({}; pack {:.1} s with dump {:.1} s, upload {:.1} s)",
                                 report.state,
                                 report.snapshot,
                                 bytes(report.size_bytes),
-                                report.seconds.total
+                                report.seconds.pack,
+                                report.seconds.dump,
+                                report.seconds.upload
                             ));
                             report.problems.iter().for_each(|p| say(format!("  degraded: {p}")));
                         }

@@ -254,7 +254,7 @@ fn report(packed: Packed, destination: &Destination, seconds: Seconds) -> Report
         label: c.label.clone(),
         server_version: c.inventory.server_version.clone(),
         client_version: c.client_version.clone(),
-        databases: c.inventory.databases.len(),
+        databases: c.inventory.dumped().count(),
         roles: c.inventory.roles.len(),
     });
     Report {
@@ -333,9 +333,9 @@ pub async fn plan(config: &Config, run: &Run) -> Result<Plan> {
             }
             Ok(())
         })?;
-        let required = plan.skipped.iter().filter(|s| s.required).count();
+        let required = plan.skipped.iter().filter(|s| s.required).count() as u64;
         if required > 0 {
-            plan.problems.push(format!("{required} required paths could not be stored whole"));
+            plan.problems.push(Skipped::problem(required));
         }
         for (label, cluster) in &config.postgres {
             let found = secret::resolve("database URL", &cluster.url)

@@ -186,7 +186,7 @@ async fn postgres(config: &Config, run: &Run, report: &mut Report) -> Result<()>
                 format!(
                     "server {} with {} databases and {} roles; pg_dumpall {client} fits",
                     found.server_version,
-                    found.databases.len(),
+                    found.dumped().count(),
                     found.roles.len()
                 ),
             ),

@@ -17,6 +17,7 @@ use super::backup::{self, Report};
 use super::lock::LastStart;
 use super::{Home, Run, Whence};
 use crate::config::Config;
+use crate::config::schedule::Schedule;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::repository::listing::State;
@@ -61,13 +62,15 @@ pub enum Event {
 /// Whom the daemon tells.
 pub type Listener = Arc<dyn Fn(Event) + Send + Sync>;
 
-/// Runs until `stop` is requested. The config is read anew for every run.
+/// Runs until `stop` is requested. The config is read anew for every run, its
+/// schedule after every run.
 pub async fn daemon(config_path: &Path, stop: Stop, progress: Progress, tell: Listener) -> Result<()> {
     let config = Config::load(config_path)?;
+    let mut schedule = config.schedule.clone();
     let (ring, mut rung) = mpsc::channel::<()>(1);
     let missed = Arc::new(AtomicU64::new(0));
-    let mut scheduler = start_scheduler(&config, ring, missed.clone()).await?;
-    tell(Event::Started { system: config.system.clone(), next: config.schedule.next_after(Utc::now()) });
+    let mut scheduler = start_scheduler(&schedule, ring.clone(), missed.clone()).await?;
+    tell(Event::Started { system: config.system.clone(), next: schedule.next_after(Utc::now()) });
     let driver = Driver { config_path: config_path.to_owned(), stop: stop.clone(), progress, tell };
     let mut catch_up = Box::pin(driver.until_due(&config));
     let mut caught_up = false;
@@ -86,9 +89,26 @@ pub async fn daemon(config_path: &Path, stop: Stop, progress: Progress, tell: Li
         // Whatever rings now is answered by this run.
         caught_up = true;
         missed.store(0, Ordering::Relaxed);
-        if let Err(stuck) = driver.run(why).await {
-            break Err(stuck);
+        let result = match driver.run(why).await {
+            Ok(result) => result,
+            Err(stuck) => break Err(stuck),
+        };
+        if let Ok(config) = Config::load(config_path)
+            && config.schedule.to_string() != schedule.to_string()
+        {
+            match start_scheduler(&config.schedule, ring.clone(), missed.clone()).await {
+                Ok(started) => {
+                    // It returns at once; what it still rings is among the skipped.
+                    let _ = std::mem::replace(&mut scheduler, started).shutdown().await;
+                    schedule = config.schedule;
+                    (driver.tell)(Event::Note(format!("the schedule is now {schedule}")));
+                }
+                Err(e) => (driver.tell)(Event::Trouble(e.during("the old schedule goes on"))),
+            }
         }
+        (driver.tell)(Event::Ended { result, next: schedule.next_after(Utc::now()) });
+        // What rang meanwhile is skipped, not made up for.
+        while rung.try_recv().is_ok() {}
         let skipped = missed.swap(0, Ordering::Relaxed);
         if skipped > 0 {
             (driver.tell)(Event::Trouble(
@@ -105,18 +125,21 @@ pub async fn daemon(config_path: &Path, stop: Stop, progress: Progress, tell: Li
     if let Err(e) = scheduler.shutdown().await {
         (driver.tell)(Event::Note(format!("the scheduler did not shut down: {e}")));
     }
+    if let Err(reason) = stop.check() {
+        (driver.tell)(Event::Note(reason.message().to_owned()));
+    }
     outcome
 }
 
 /// A scheduler that rings, and counts what nobody was there to hear.
 async fn start_scheduler(
-    config: &Config,
+    schedule: &Schedule,
     ring: mpsc::Sender<()>,
     missed: Arc<AtomicU64>,
 ) -> Result<JobScheduler> {
     let cannot = |e| Error::failed(format!("the scheduler does not start: {e}"));
     let scheduler = JobScheduler::new().await.map_err(cannot)?;
-    let job = Job::new_async(config.schedule.to_string().as_str(), move |_, _| {
+    let job = Job::new_async(schedule.to_string().as_str(), move |_, _| {
         let (ring, missed) = (ring.clone(), missed.clone());
         Box::pin(async move {
             missed.fetch_add(1, Ordering::Relaxed);
@@ -145,7 +168,7 @@ struct Driver {
 impl Driver {
     /// One run, in a task of its own, so that not even a panic in it ends the
     /// daemon. An error means that it is stuck for good.
-    async fn run(&self, why: &'static str) -> Result<()> {
+    async fn run(&self, why: &'static str) -> Result<Result<Box<Report>>> {
         (self.tell)(Event::Begin(why));
         let run = Run { progress: self.progress.clone(), stop: Stop::default() };
         let (path, task_run) = (self.config_path.clone(), run.clone());
@@ -157,6 +180,11 @@ impl Driver {
             joined = &mut task => joined,
             () = stopped(&self.stop) => {
                 if let Err(reason) = self.stop.check() {
+                    (self.tell)(Event::Note(format!(
+                        "{}: the run ends; an upload that has begun may take {} s more",
+                        reason.message(),
+                        backup::UPLOAD_GRACE.as_secs()
+                    )));
                     run.stop.request(reason);
                 }
                 match tokio::time::timeout(backup::UPLOAD_GRACE + STOP_TIME_MAX, &mut task).await {
@@ -169,9 +197,7 @@ impl Driver {
             Err(Error::failed(format!("the run died: {e}"))
                 .hint("this is a defect of offsite: please report it"))
         });
-        let next = Config::load(&self.config_path).ok().and_then(|c| c.schedule.next_after(Utc::now()));
-        (self.tell)(Event::Ended { result: result.map(Box::new), next });
-        Ok(())
+        Ok(result.map(Box::new))
     }
 
     /// Resolves once it is known whether a backup is due now.

@@ -14,9 +14,10 @@ use zeroize::Zeroizing;
 use super::host_name;
 use crate::config::{Config, FILE_NAME};
 use crate::destination::{Destination, Source};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::key::{DEFAULT_VARIABLE, KeyId, MasterKey};
 use crate::repository::restore_notes;
+use crate::secret::Place;
 
 /// What to set up.
 pub struct Options {
@@ -84,18 +85,23 @@ pub async fn init(options: &Options) -> Result<Report> {
         key_id: None,
         new_key: None,
         key_file: None,
-        notes: condition.warnings,
+        notes: Vec::new(),
     };
     if existing {
         report.notes.push(format!("{} was there already and is used as it is", options.config.display()));
-    } else {
+    }
+    // The key before the config: where it cannot be written, nothing is.
+    let key = key(options, &config, sealed_with.as_deref(), &mut report)?;
+    if !existing {
         write_new(&options.config, text.as_bytes(), 0o644)?;
     }
-    let key = key(options, &config, sealed_with.as_deref(), &mut report)?;
     if let (Some(key), None) = (key, sealed_with) {
         put_notes(&destination, &key).await?;
         report.notes_written = true;
     }
+    // Writing may have made the place: look again before telling about it.
+    let condition = if report.notes_written { destination.inspect().await? } else { condition };
+    report.notes.extend(condition.warnings);
     Ok(report)
 }
 
@@ -107,7 +113,13 @@ fn key(
     sealed_with: Option<&str>,
     report: &mut Report,
 ) -> Result<Option<KeyId>> {
-    if let Ok(keys) = config.resolve_keys() {
+    let occupied = options.write_key.as_ref().is_some_and(|path| path.exists());
+    let found = match config.resolve_keys() {
+        // Something is there that is no key: a second one would hide that.
+        Err(e) if e.kind() == Kind::Usage && !occupied => return Err(e),
+        found => found.ok(),
+    };
+    if let Some(keys) = found {
         let id = keys.sealing().id();
         if sealed_with.is_some_and(|other| other != id.to_string()) {
             report.notes.push(format!(
@@ -129,6 +141,12 @@ fn key(
     match &options.write_key {
         Some(path) => {
             write_new(path, format!("{}\n", *key.text()).as_bytes(), 0o600)?;
+            let place = std::path::absolute(path).map(Place::File).map_err(|e| Error::io("find", path, e))?;
+            if !config.key.contains(&place) {
+                report
+                    .notes
+                    .push(format!("add \"{place}\" to `key` in the config: it does not look there yet"));
+            }
             report.key_file = Some(path.clone());
         }
         None => report.new_key = Some(key.text()),

@@ -75,6 +75,8 @@ pub struct Report {
     pub loaded: Vec<LoadedCluster>,
     /// Dumps that were restored but not loaded, as files.
     pub dumps: Vec<PathBuf>,
+    /// What else a person should know, such as a newer snapshot that was passed over.
+    pub notes: Vec<String>,
     /// What was left out on purpose, and how it comes back.
     pub regenerable: Vec<RegenerableRecord>,
     /// How long it took.
@@ -106,7 +108,7 @@ pub async fn restore(whence: &Whence, options: Options, run: &Run) -> Result<Rep
     let before = commit::look(&options.target, options.force)?;
     let keys = home.keys()?;
     let wish = Wish::new(&options)?;
-    let (snapshot, name) = find(&home, &options.wanted).await?;
+    let (snapshot, name, notes) = find(&home, &options.wanted).await?;
     let shown = snapshot.objects.first().map(|o| o.name.clone()).unwrap_or_default();
     let shown = name.as_ref().map_or(shown, ToString::to_string);
 
@@ -115,15 +117,16 @@ pub async fn restore(whence: &Whence, options: Options, run: &Run) -> Result<Rep
     let during = shown.clone();
     let mut report = blocking(move || job.carry_out(stream)).await.map_err(|e| e.during(during))?;
     report.snapshot = shown;
+    report.notes = notes;
     report.state = snapshot.state.as_str();
     report.api_calls = home.destination.api_calls();
     report.seconds = began.elapsed().as_secs_f64();
     Ok(report)
 }
 
-/// The snapshot, or the object of exactly that name: the earlier system's
-/// objects were not named in our way.
-async fn find(home: &Home, wanted: &str) -> Result<(Snapshot, Option<SnapshotName>)> {
+/// The snapshot and its name, or the object of exactly that name: the earlier
+/// system's objects were not named in our way. And what was passed over.
+async fn find(home: &Home, wanted: &str) -> Result<(Snapshot, Option<SnapshotName>, Vec<String>)> {
     let objects = home.destination.list().await?;
     let foreign = objects.iter().find(|o| o.name == wanted).cloned();
     let mut found = snapshots(objects);
@@ -131,12 +134,20 @@ async fn find(home: &Home, wanted: &str) -> Result<(Snapshot, Option<SnapshotNam
         found.retain(|snapshot| snapshot.name.system() == system);
     }
     match (choose(&found, wanted), foreign) {
-        (Ok(snapshot), _) => Ok((snapshot.clone(), Some(snapshot.name.clone()))),
+        (Ok(snapshot), _) => {
+            let newer = found.iter().take_while(|s| wanted == "latest" && s.name != snapshot.name);
+            let notes = newer.map(|s| format!("passed over the newer {} ({})", s.name, s.state.as_str()));
+            Ok((snapshot.clone(), Some(snapshot.name.clone()), notes.collect()))
+        }
         (Err(_), Some(object)) if !found.iter().any(|s| s.objects.contains(&object)) => {
             let name = SnapshotName::new("unnamed", chrono::Utc::now(), 0, false);
             let size_bytes = object.size_bytes;
             let objects = vec![object];
-            Ok((Snapshot { name, size_bytes, state: State::Complete, proven_at: None, objects }, None))
+            Ok((
+                Snapshot { name, size_bytes, state: State::Complete, proven_at: None, objects },
+                None,
+                vec![],
+            ))
         }
         (Err(error), _) => Err(error.during(home.destination.address())),
     }
@@ -173,6 +184,10 @@ impl Wish {
 
     fn wants(&self, path: &[u8], is_dir: bool) -> bool {
         let Some(only) = &self.only else { return true };
+        // Our own notes are never in the way, and say how to go on.
+        if path == RESTORE_NOTES.as_bytes() {
+            return true;
+        }
         let path = path.strip_prefix(b"files/").unwrap_or(path);
         only.matched_path_or_any_parents(OsStr::from_bytes(path), is_dir).is_ignore()
     }
@@ -210,7 +225,8 @@ impl Job {
         let scratch = staging.root();
         let mut staged = 0;
         let unpacked = unpack(stream, &self.keys, self.name.as_ref(), &scratch, &mut |member| {
-            staged += u64::from(stage(&mut staging, member, &self.wish)?);
+            let wanted = stage(&mut staging, member, &self.wish)?;
+            staged += u64::from(wanted && member.path != RESTORE_NOTES.as_bytes());
             Ok(())
         })?;
         self.run.progress.end(Stage::Download);
@@ -231,8 +247,9 @@ impl Job {
     fn describe(&self, unpacked: Unpacked, report: &mut Report) {
         report.target = self.options.target.clone();
         report.content_bytes = unpacked.bytes;
-        report.setuid = unpacked.setuid;
-        if !rustix::process::geteuid().is_root() {
+        if rustix::process::geteuid().is_root() {
+            report.setuid = unpacked.setuid;
+        } else {
             report.refused.push("owners and groups: only root can give files away".to_owned());
         }
         let Some(manifest) = unpacked.manifest else { return };

@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use super::staging::write_sparse;
 use crate::error::{Error, Result};
 use crate::sources::metadata::FileMetadata;
 
@@ -70,7 +71,9 @@ fn dress(staged: &Path, target: &Path, before: Target) -> Result<()> {
     if before == Target::Empty {
         let meta = fs::metadata(target).map_err(cannot)?;
         let old = FileMetadata::read(target, &meta).map_err(cannot)?;
-        return old.apply(staged, false).map(|_| ());
+        old.apply(staged, false)?;
+        // All bits: it is the owner's own folder, not something from a snapshot.
+        return fs::set_permissions(staged, meta.permissions()).map_err(cannot);
     }
     fs::set_permissions(staged, fs::Permissions::from_mode(0o755)).map_err(cannot)
 }
@@ -116,12 +119,13 @@ impl Merge<'_> {
             let (from, to) = (entry.path(), target.join(entry.file_name()));
             let is_dir = entry.file_type().map_err(|e| Error::io("look at", &from, e))?.is_dir();
             if is_dir && to.is_dir() {
+                // Before its time changes, because things are moved out of it.
+                let meta = fs::symlink_metadata(&from).map_err(|e| Error::io("look at", &from, e))?;
+                let metadata =
+                    FileMetadata::read(&from, &meta).map_err(|e| Error::io("look at", &from, e))?;
                 self.folder(&from, &to)?;
                 let relative = to.strip_prefix(self.target).unwrap_or(&to);
                 if !self.folders_above.contains(relative) {
-                    let meta = fs::symlink_metadata(&from).map_err(|e| Error::io("look at", &from, e))?;
-                    let metadata =
-                        FileMetadata::read(&from, &meta).map_err(|e| Error::io("look at", &from, e))?;
                     metadata.apply(&to, false)?;
                 }
                 continue;
@@ -129,6 +133,9 @@ impl Merge<'_> {
             match fs::rename(&from, &to) {
                 Ok(()) => {}
                 Err(e) if e.kind() == io::ErrorKind::CrossesDevices => self.copy(&from, &to)?,
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied && is_dir => {
+                    move_read_only(&from, &to)?;
+                }
                 Err(e) => return Err(Error::io("write", &to, e)),
             }
         }
@@ -148,28 +155,56 @@ impl Merge<'_> {
         let mut name = to.file_name().unwrap_or_default().to_owned();
         name.push(".offsite-new");
         let new = to.with_file_name(name);
-        match fs::remove_file(&new) {
+        let copied = self.copy_file(from, &meta, &metadata, &new);
+        if copied.is_err() {
+            // The error is worth more than what a failed removal would say.
+            let _ = fs::remove_file(&new);
+        }
+        copied?;
+        fs::rename(&new, to).map_err(cannot)?;
+        if meta.is_file() {
+            self.copied.entry((meta.dev(), meta.ino())).or_insert_with(|| to.to_owned());
+        }
+        Ok(())
+    }
+
+    fn copy_file(&self, from: &Path, meta: &fs::Metadata, metadata: &FileMetadata, new: &Path) -> Result<()> {
+        let cannot = |e| Error::io("write", new, e).hint("is the disk full?");
+        match fs::remove_file(new) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(cannot(e)),
             _ => {}
         }
         let inode = (meta.dev(), meta.ino());
         if meta.is_symlink() {
             let link = fs::read_link(from).map_err(|e| Error::io("read", from, e))?;
-            std::os::unix::fs::symlink(link, &new).map_err(cannot)?;
-            metadata.apply(&new, true)?;
+            std::os::unix::fs::symlink(link, new).map_err(cannot)?;
+            metadata.apply(new, true)?;
         } else if let Some(first) = self.copied.get(&inode).filter(|_| meta.nlink() > 1) {
-            fs::hard_link(first, &new).map_err(cannot)?;
+            fs::hard_link(first, new).map_err(cannot)?;
         } else {
             let mut out =
-                OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).map_err(cannot)?;
+                OpenOptions::new().write(true).create_new(true).mode(0o600).open(new).map_err(cannot)?;
             let mut source = File::open(from).map_err(|e| Error::io("read", from, e))?;
-            io::copy(&mut source, &mut out).map_err(cannot)?;
-            metadata.apply(&new, false)?;
+            if meta.blocks() * 512 < meta.len() {
+                write_sparse(&mut out, &mut source).map_err(cannot)?;
+            } else {
+                io::copy(&mut source, &mut out).map_err(cannot)?;
+            }
+            metadata.apply(new, false)?;
             out.sync_all().map_err(cannot)?;
-            self.copied.insert(inode, to.to_owned());
         }
-        fs::rename(&new, to).map_err(cannot)
+        Ok(())
     }
+}
+
+/// Moves a folder that its own owner may not write to: to a user that is not
+/// root the system allows that only while they may.
+fn move_read_only(from: &Path, to: &Path) -> Result<()> {
+    let cannot = |e| Error::io("write", to, e);
+    let permissions = fs::symlink_metadata(from).map_err(cannot)?.permissions();
+    fs::set_permissions(from, fs::Permissions::from_mode(permissions.mode() | 0o700)).map_err(cannot)?;
+    fs::rename(from, to).map_err(cannot)?;
+    fs::set_permissions(to, permissions).map_err(cannot)
 }
 
 fn children(folder: &Path) -> Result<Vec<fs::DirEntry>> {

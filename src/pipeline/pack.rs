@@ -252,11 +252,19 @@ impl Packer<'_> {
     }
 
     fn dump(&mut self, mut dump: Dump) -> Result<Cluster> {
+        for database in dump.inventory.databases.iter().filter(|d| !d.connectable) {
+            self.skip(Skipped {
+                path: format!("database {}", database.name),
+                tier1: format!("postgres.{}", dump.label),
+                reason: "it allows no connections, and pg_dumpall leaves it out".to_owned(),
+                required: false,
+            });
+        }
         let file = format!("{POSTGRES}/{}.sql", dump.label);
         let metadata = own_metadata(0o600);
         let about = About { path: file.as_bytes(), metadata: &metadata, tier1: None };
-        let mut members = self.order.stop.reading(&mut dump.gzip);
-        self.archive.compressed_file(&about, &mut members, dump.bytes, dump.sha256)?;
+        // Without the deadline: it is the files', and dumps have one of their own.
+        self.archive.compressed_file(&about, &mut dump.gzip, dump.bytes, dump.sha256)?;
         Ok(Cluster {
             label: dump.label,
             file,
@@ -269,8 +277,7 @@ impl Packer<'_> {
 
     fn finish(mut self, mut head: Manifest, name: &SnapshotName) -> Result<Packed> {
         if self.required_missing > 0 {
-            head.problems
-                .insert(0, format!("{} required paths could not be stored whole", self.required_missing));
+            head.problems.insert(0, Skipped::problem(self.required_missing));
         }
         if self.unlisted > 0 {
             let reason = format!("and {} more, which are not listed here", self.unlisted);

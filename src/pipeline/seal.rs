@@ -210,8 +210,10 @@ impl<R: BufRead> Opener<R> {
     fn open_line(&mut self) -> Result<Vec<u8>> {
         let number = self.opened + 1;
         let token = std::str::from_utf8(self.line.trim_ascii()).unwrap_or("");
+        // The crate forgives missing padding; Python does not, and must be able to open it.
+        let padded = token.len().is_multiple_of(4);
         for (at, key) in self.keys.iter().enumerate() {
-            if let Ok(block) = key.decrypt_at_time(token, None, END_OF_TIME) {
+            if padded && let Ok(block) = key.decrypt_at_time(token, None, END_OF_TIME) {
                 self.keys.swap(0, at);
                 self.oldest = [self.oldest, sealed_at(token)].into_iter().flatten().min();
                 return Ok(block);
@@ -330,6 +332,11 @@ mod tests {
             let mut damaged = sealed.clone();
             damaged[at] = if damaged[at] == b'A' { b'B' } else { b'A' };
             assert_eq!(open(&keys, &damaged).unwrap_err().kind().exit_code(), 5, "at {at}");
+        }
+        // The last byte is padding, without which Python does not open it.
+        for len in [1, 5, 1000, sealed.len() - 50, sealed.len() - 1] {
+            let error = open(&keys, &sealed[..len]).map(|_| len).unwrap_err();
+            assert_eq!(error.kind().exit_code(), 5, "cut at {len}");
         }
         for garbage in [&b""[..], b"\n\n", b"<html>502</html>", &[0xff; 100]] {
             assert_eq!(open(&keys, garbage).unwrap_err().kind().exit_code(), 5);

@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
@@ -77,6 +77,10 @@ impl Staging {
         if make && !path.is_empty() {
             let (parent, name) = self.parent(path)?;
             make_folder(&parent, name, path)?;
+            // Its metadata is set by path in the end, which would follow a symlink.
+            if !is_of_type(&parent, name, FileType::Directory) {
+                return Err(twice(path));
+            }
             self.made.insert(path.to_vec());
         }
         Ok(())
@@ -117,9 +121,7 @@ impl Staging {
     /// Makes another name for the file at `first`, which must be in here.
     pub fn hard_link(&mut self, path: &[u8], first: &[u8]) -> Result<()> {
         let (from, from_name) = self.parent(first)?;
-        let is_file = rustix::fs::statat(&from, from_name, AtFlags::SYMLINK_NOFOLLOW)
-            .is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file());
-        if !is_file {
+        if !is_of_type(&from, from_name, FileType::RegularFile) {
             return Err(Error::integrity(format!(
                 "{} is a hard link to {}, which is no file of this snapshot",
                 String::from_utf8_lossy(path),
@@ -135,7 +137,14 @@ impl Staging {
     /// disk. Returns what could not be given back.
     pub fn finish(&mut self) -> Result<Vec<String>> {
         self.last = None;
-        for (path, metadata) in std::mem::take(&mut self.folders).iter().rev() {
+        let folders = std::mem::take(&mut self.folders);
+        for path in self.made.iter().filter(|path| !folders.contains_key(*path)) {
+            // What the earlier system stored may lack the folders of its files.
+            let path = self.shown(path);
+            rustix::fs::chmodat(rustix::fs::CWD, &path, Mode::from_raw_mode(0o755), AtFlags::empty())
+                .map_err(|e| Error::io("set the mode of", &path, e.into()))?;
+        }
+        for (path, metadata) in folders.iter().rev() {
             if self.made.contains(path) {
                 self.apply(path, metadata, false)?;
             }
@@ -196,6 +205,12 @@ impl Staging {
     }
 }
 
+/// Whether that is what `name` is itself: a symlink is not followed.
+fn is_of_type(parent: &OwnedFd, name: &OsStr, wanted: FileType) -> bool {
+    rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
+        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == wanted)
+}
+
 fn make_folder(parent: &OwnedFd, name: &OsStr, path: &[u8]) -> Result<()> {
     match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o700)) {
         // A file or a symlink of that name is found out when it is opened.
@@ -229,7 +244,8 @@ fn leaves(path: &[u8], why: &str) -> Error {
     .hint("nothing was written; do not trust this snapshot, or the machine that made it")
 }
 
-fn twice(path: &[u8]) -> Error {
+/// A path that comes a second time.
+pub(super) fn twice(path: &[u8]) -> Error {
     Error::integrity(format!("the snapshot has {} twice", String::from_utf8_lossy(path)))
 }
 
@@ -242,7 +258,7 @@ fn cannot_make(path: &[u8], error: Errno) -> Error {
 }
 
 /// Copies, with holes for runs of zeros.
-fn write_sparse(file: &mut File, contents: &mut dyn Read) -> std::io::Result<()> {
+pub(super) fn write_sparse(file: &mut File, contents: &mut dyn Read) -> std::io::Result<()> {
     let mut chunk = vec![0; 64 * HOLE_BYTES];
     let mut size = 0;
     loop {
@@ -309,6 +325,7 @@ mod tests {
             staging.file(b"link/x", &meta, &mut &b"x"[..], false).unwrap_err(),
             staging.file(b"link/deep/x", &meta, &mut &b"x"[..], false).unwrap_err(),
             staging.file(b"file", &meta, &mut &b"x"[..], false).unwrap_err(),
+            staging.folder(b"link", &meta, true).unwrap_err(),
             staging.hard_link(b"stolen", b"file").unwrap_err(),
             staging.hard_link(b"stolen", b"../../outside").unwrap_err(),
             staging.hard_link(b"stolen", b"link/outside").unwrap_err(),

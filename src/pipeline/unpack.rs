@@ -15,7 +15,8 @@ use sha2::{Digest, Sha256};
 
 use super::archive::{self, Ending, FILES, MANIFEST, Member, POSTGRES, RESTORE_NOTES, SHA256SUMS};
 use super::seal::Opener;
-use crate::error::{Error, Result};
+use super::staging::{check_path, twice};
+use crate::error::{Error, Kind, Result};
 use crate::key::Keyring;
 use crate::repository::manifest::{Entry, EntryType, Manifest};
 use crate::repository::name::SnapshotName;
@@ -23,6 +24,10 @@ use crate::repository::name::SnapshotName;
 /// How much older than its snapshot's name a token without a manifest may be.
 /// A run takes no longer than this; an older one was put under a newer name.
 const RUN_TIME_MAX: TimeDelta = TimeDelta::days(1);
+
+/// Where a restore puts the manifest and the dumps, by the snapshot's id. No
+/// snapshot may have anything but other snapshots' folders there.
+const EXTRAS: &str = ".offsite";
 
 /// What a stream held, all of it checked.
 pub struct Unpacked {
@@ -38,7 +43,7 @@ pub struct Unpacked {
     pub tokens: u64,
     /// Folders above tier-1 paths, as archive paths.
     pub folders_above: HashSet<Vec<u8>>,
-    /// Members with a setuid or setgid bit.
+    /// Files with a setuid or setgid bit, or with capabilities.
     pub setuid: Vec<String>,
 }
 
@@ -52,14 +57,29 @@ pub fn unpack(
     scratch: &Path,
     on_member: &mut dyn FnMut(&mut Member<'_>) -> Result<()>,
 ) -> Result<Unpacked> {
-    let mut reading = Reading::new(scratch)?;
+    read_and_compare(stream, keys, expected, scratch, on_member).map_err(|error| {
+        if error.kind() == Kind::Integrity && error.next_step().is_none() {
+            error.hint("choose another snapshot with `offsite list`")
+        } else {
+            error
+        }
+    })
+}
+
+fn read_and_compare(
+    stream: impl Read,
+    keys: &Keyring,
+    expected: Option<&SnapshotName>,
+    scratch: &Path,
+    on_member: &mut dyn FnMut(&mut Member<'_>) -> Result<()>,
+) -> Result<Unpacked> {
+    let mut reading = Reading::new(scratch, expected.map(|name| format!("{FILES}/{EXTRAS}/{}", name.id())))?;
     let opener = Opener::new(keys, BufReader::with_capacity(64 * 1024, stream))?;
     let gzip = MultiGzDecoder::new(opener);
     let (ending, gzip) = archive::read(gzip, &mut |member| reading.member(member, on_member))?;
     let opener = gzip.into_inner();
     if ending == Ending::CutShort {
-        return Err(Error::integrity("the archive ends too early: it was cut short")
-            .hint("choose another snapshot with `offsite list`"));
+        return Err(Error::integrity("the archive ends too early: it was cut short"));
     }
     let mut unpacked = Unpacked {
         manifest: None,
@@ -85,12 +105,25 @@ struct Reading<'a> {
     bytes: u64,
     ours: bool,
     setuid: Vec<String>,
+    /// What identifies each path: half of its SHA-256.
+    paths: HashSet<[u8; 16]>,
+    /// Where a restore of this snapshot puts its manifest, as an archive path.
+    extras: Option<String>,
 }
 
 impl<'a> Reading<'a> {
-    fn new(scratch: &'a Path) -> Result<Self> {
-        let seen = BufWriter::new(nameless(scratch)?);
-        Ok(Self { scratch, seen, manifest: None, entries: 0, bytes: 0, ours: false, setuid: Vec::new() })
+    fn new(scratch: &'a Path, extras: Option<String>) -> Result<Self> {
+        Ok(Self {
+            scratch,
+            seen: BufWriter::new(nameless(scratch)?),
+            manifest: None,
+            entries: 0,
+            bytes: 0,
+            ours: false,
+            setuid: Vec::new(),
+            paths: HashSet::new(),
+            extras,
+        })
     }
 
     fn member(
@@ -111,9 +144,11 @@ impl<'a> Reading<'a> {
             self.manifest = Some(text);
             return Ok(());
         }
+        self.check_paths(member)?;
         // What only our archives have, before their manifest.
         self.ours |= member.path == SHA256SUMS.as_bytes();
-        if member.metadata.mode & 0o6000 != 0 && member.kind == EntryType::File {
+        let capable = member.metadata.xattrs.iter().any(|(name, _)| name == b"security.capability");
+        if member.kind == EntryType::File && (member.metadata.mode & 0o6000 != 0 || capable) {
             self.setuid.push(shown);
         }
         let mut contents = Hashing { inner: member.contents, hasher: Sha256::new(), bytes: 0 };
@@ -128,10 +163,7 @@ impl<'a> Reading<'a> {
         };
         on_member(&mut handed)?;
         // Whoever did not want the contents still has them checked.
-        io::copy(&mut contents, &mut io::sink()).map_err(|e| match e.downcast::<Error>() {
-            Ok(ours) => ours,
-            Err(e) => Error::integrity(format!("the archive is damaged or cut short: {e}")),
-        })?;
+        io::copy(&mut contents, &mut io::sink()).map_err(|e| Error::from_io("cannot read the archive", e))?;
         if contents.bytes != member.size {
             return Err(Error::integrity(format!(
                 "the archive is cut short in {}",
@@ -145,6 +177,38 @@ impl<'a> Reading<'a> {
         let entry = archive::entry(&member.path, member.kind, &member.metadata, member.size, sha256, link);
         let line = serde_json::to_string(&entry).map_err(|e| Error::failed(e.to_string()))?;
         writeln!(self.seen, "{line}").map_err(|e| Error::from_io("cannot write into the scratch folder", e))
+    }
+
+    /// Refuses what no restore could write, so that whoever only verifies knows.
+    fn check_paths(&mut self, member: &Member<'_>) -> Result<()> {
+        let path = member.path.as_slice();
+        // `tar -C DIR .` has a member for DIR itself.
+        if !(member.kind == EntryType::Directory && matches!(path, b"" | b".")) {
+            check_path(path)?;
+        }
+        if member.link.as_ref().is_some_and(|link| link.contains(&0)) {
+            return Err(Error::integrity(format!(
+                "the target of the link {} has a NUL byte",
+                String::from_utf8_lossy(path)
+            )));
+        }
+        let digest = Sha256::digest(path);
+        let mut half = [0; 16];
+        half.copy_from_slice(&digest[..16]);
+        if !self.paths.insert(half) {
+            return Err(twice(path));
+        }
+        let Some(extras) = self.extras.as_deref().map(str::as_bytes) else { return Ok(()) };
+        let top = format!("{FILES}/{EXTRAS}");
+        let taken = path.strip_prefix(extras).is_some_and(|rest| rest.is_empty() || rest[0] == b'/');
+        if taken || (path == top.as_bytes() && member.kind != EntryType::Directory) {
+            return Err(Error::integrity(format!(
+                "{} is where a restore puts the manifest: no snapshot has it",
+                String::from_utf8_lossy(path)
+            ))
+            .hint("nothing was written; do not trust this snapshot, or the machine that made it"));
+        }
+        Ok(())
     }
 
     /// Compares what came by with what the manifest says should have.
@@ -200,8 +264,7 @@ fn same_entry(seen: &mut Lines<BufReader<File>>, listed: &Entry) -> Result<()> {
     if serde_json::to_string(&plain).is_ok_and(|line| line == came) {
         return Ok(());
     }
-    Err(Error::integrity(format!("{path} is not what the manifest says it is"))
-        .hint("choose another snapshot with `offsite list`"))
+    Err(Error::integrity(format!("{path} is not what the manifest says it is")))
 }
 
 /// A snapshot under another name is another snapshot: an old one replayed as new.
@@ -236,8 +299,7 @@ fn accept_without_manifest<R: BufRead>(
     expected: Option<&SnapshotName>,
 ) -> Result<()> {
     if reading.ours || opener.opened() != 1 {
-        return Err(Error::integrity("there is no manifest: the snapshot was cut short")
-            .hint("choose another snapshot with `offsite list`"));
+        return Err(Error::integrity("there is no manifest: the snapshot was cut short"));
     }
     let sealed_at = opener.oldest().and_then(|s| DateTime::<Utc>::from_timestamp(i64::try_from(s).ok()?, 0));
     if let (Some(name), Some(sealed_at)) = (expected, sealed_at)

@@ -71,6 +71,13 @@ pub struct Skipped {
     pub required: bool,
 }
 
+impl Skipped {
+    /// The sentence for a snapshot that lacks `count` required paths.
+    pub fn problem(count: u64) -> String {
+        format!("required paths that could not be stored whole: {count}")
+    }
+}
+
 /// What one tier-1 group came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
@@ -285,7 +292,15 @@ impl<'de> Visitor<'de> for ManifestSeed<'_> {
         while let Some(key) = map.next_key::<String>()? {
             if key == "entries" && !entries_seen {
                 entries_seen = true;
+                if let Some(error) = check_format(&head) {
+                    // Whose entries may be of kinds that are unknown here.
+                    map.next_value::<IgnoredAny>()?;
+                    while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                    return Ok(Err(error));
+                }
                 map.next_value_seed(EntriesSeed { on_entry: self.on_entry, failure: self.failure })?;
+            } else if key == "entries" {
+                return Err(serde::de::Error::custom("`entries` occurs twice"));
             } else if head.insert(key, map.next_value()?).is_some() {
                 return Err(serde::de::Error::custom("a key occurs twice"));
             }

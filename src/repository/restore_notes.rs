@@ -72,7 +72,7 @@ fn by_hand<'a>(object: &str, dumps: impl Iterator<Item = &'a str>) -> String {
          1. If it was stored in parts, put them together first:\n\n\
          ```sh\nls {object} || cat {object}.*-of-* > {object}\n```\n\n\
          2. Put the master key into the environment, without it getting into the history:\n\n\
-         ```sh\ntest -n \"${DEFAULT_VARIABLE}\" || {{ read -rs {DEFAULT_VARIABLE}; export {DEFAULT_VARIABLE}; }}\n```\n\n\
+         ```sh\ntest -n \"${{{DEFAULT_VARIABLE}:-}}\" || {{ read -rs {DEFAULT_VARIABLE}; export {DEFAULT_VARIABLE}; }}\n```\n\n\
          3. Open it. Python says `InvalidToken` when the key is wrong or the file damaged:\n\n\
          ```sh\n{OPEN_PY}python3 open.py {object} snapshot.tar.gz\n```\n\n\
          4. Unpack it (as root, to get the owners back) and check every file. The last\n   \
@@ -84,8 +84,10 @@ fn by_hand<'a>(object: &str, dumps: impl Iterator<Item = &'a str>) -> String {
     let dumps: Vec<&str> = dumps.collect();
     if !dumps.is_empty() {
         text.push_str(
-            "\n6. Load each dump into an empty cluster, as its superuser, with `PGHOST` and the like set\n   \
-             (`role \"postgres\" already exists` is harmless):\n\n```sh\n",
+            "\n6. Load each dump into an empty cluster, as its superuser, over the local socket (a dump\n   \
+             sets the superuser's old password, and a connection with a password breaks off there).\n   \
+             From PostgreSQL 16 on that superuser must have the name that it had: `initdb -U NAME`.\n   \
+             `role \"postgres\" already exists` is harmless:\n\n```sh\n",
         );
         for dump in dumps {
             let _ = writeln!(text, "psql -X -d postgres -f {dump}");

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::{LazyLock, Mutex};
 
 use rustix::fs::{AtFlags, CWD, Gid, Mode, Timespec, Timestamps, Uid};
+use rustix::io::Errno;
 use uzers::{Groups, Users, UsersCache};
 
 use crate::error::{Error, Result};
@@ -115,17 +116,20 @@ impl FileMetadata {
     /// number. Returns what this file system or user did not allow.
     pub fn apply(&self, path: &Path, is_symlink: bool) -> Result<Vec<String>> {
         let mut refused = Vec::new();
-        let root = rustix::process::geteuid().is_root();
-        if root {
+        let mut owned = rustix::process::geteuid().is_root();
+        if owned {
             let (uid, gid) = self.owner_here();
-            rustix::fs::chownat(
-                CWD,
-                path,
-                Some(Uid::from_raw(uid)),
-                Some(Gid::from_raw(gid)),
-                AtFlags::SYMLINK_NOFOLLOW,
-            )
-            .map_err(|e| Error::io("set the owner of", path, e.into()))?;
+            let ids = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+            match rustix::fs::chownat(CWD, path, ids.0, ids.1, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(()) => {}
+                // Root of a rootless container has only some ids (EINVAL), and on
+                // some network mounts root may give nothing away (EPERM).
+                Err(e @ (Errno::INVAL | Errno::PERM)) => {
+                    owned = false;
+                    refused.push(format!("owner {uid}:{gid}: {}", std::io::Error::from(e).kind()));
+                }
+                Err(e) => return Err(Error::io("set the owner of", path, e.into())),
+            }
         }
         for (name, value) in &self.xattrs {
             if let Err(error) = xattr::set(path, OsStr::from_bytes(name), value) {
@@ -133,9 +137,9 @@ impl FileMetadata {
             }
         }
         if !is_symlink {
-            // After the owner, because a change of owner drops setuid; and
-            // without being root, setuid would be for somebody else.
-            let mode = if root { self.mode } else { self.mode & 0o1777 };
+            // After the owner, because a change of owner drops setuid; and with
+            // another owner, setuid would be for somebody else.
+            let mode = if owned { self.mode } else { self.mode & 0o1777 };
             rustix::fs::chmodat(CWD, path, Mode::from_raw_mode(mode), AtFlags::empty())
                 .map_err(|e| Error::io("set the mode of", path, e.into()))?;
         }

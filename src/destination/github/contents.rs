@@ -17,6 +17,10 @@ use crate::error::{Error, Result};
 /// The slowest line that an upload is given time for.
 const BYTES_PER_SECOND_MIN: u64 = 50_000;
 
+/// A folder's listing ends here, without a word
+/// (<https://docs.github.com/rest/repos/contents>).
+const FOLDER_ENTRIES_MAX: usize = 1000;
+
 #[derive(Deserialize)]
 struct FolderEntry {
     name: String,
@@ -79,8 +83,26 @@ impl Github {
             200 => {
                 let files: Vec<FolderEntry> = serde_json::from_slice(&text)
                     .map_err(|e| Fault::Passing(lost(&format!("its listing cannot be read: {e}")), None))?;
-                Ok(files.into_iter().find(|f| f.name == file).map(|f| f.sha))
+                let cut = files.len() >= FOLDER_ENTRIES_MAX;
+                match files.into_iter().find(|f| f.name == file) {
+                    Some(found) => Ok(Some(found.sha)),
+                    None if cut => self.blob_alone(name).await,
+                    None => Ok(None),
+                }
             }
+            404 => Ok(None),
+            _ => Err(refusal(&self.address(), status, &headers, &text)),
+        }
+    }
+
+    /// The same, asked for by itself: its folder has more than a listing shows.
+    async fn blob_alone(&self, name: &str) -> std::result::Result<Option<String>, Fault> {
+        let uri = format!("{}{}", self.contents(name), self.reference());
+        let (status, headers, text) = self.ask(&uri).await?;
+        match status {
+            200 => serde_json::from_slice(&text)
+                .map(|entry: FolderEntry| Some(entry.sha))
+                .map_err(|e| Fault::Passing(lost(&format!("its answer cannot be read: {e}")), None)),
             404 => Ok(None),
             _ => Err(refusal(&self.address(), status, &headers, &text)),
         }

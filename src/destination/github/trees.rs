@@ -49,10 +49,22 @@ impl Github {
         }
         match tree {
             Listing::Empty => Ok(Vec::new()),
-            Listing::Missing(error) => Err(error),
+            Listing::Missing(error) => Err(self.missing(error)),
             Listing::Tree(tree) if !tree.truncated => Ok(blobs(&tree, "")),
             // Too many names for one answer: fetch folder by folder instead.
             Listing::Tree(_) => self.list_by_folder(&branch).await,
+        }
+    }
+
+    /// GitHub answers the same for a branch that is not there.
+    fn missing(&self, error: Error) -> Error {
+        match &self.config.branch {
+            None => error,
+            Some(branch) => Error::failed(format!(
+                "{}: there is no such repository or branch `{branch}`, or the token has no access to it",
+                self.address()
+            ))
+            .hint("look at `branch` in [github], at the spelling, and at which repositories the token was made for"),
         }
     }
 

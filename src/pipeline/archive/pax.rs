@@ -57,7 +57,10 @@ pub(super) fn read_sparse_map(source: &mut dyn std::io::Read, size: u64) -> Resu
         let mut value: u64 = 0;
         for digits in 0.. {
             if at == block.len() {
-                source.read_exact(&mut block).map_err(|e| Error::from_io("cannot read the archive", e))?;
+                source.read_exact(&mut block).map_err(|e| match e.kind() {
+                    std::io::ErrorKind::UnexpectedEof => damaged(),
+                    _ => Error::from_io("cannot read the archive", e),
+                })?;
                 at = 0;
             }
             let byte = block[at];

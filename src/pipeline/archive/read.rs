@@ -135,15 +135,22 @@ fn member<R: Read>(
     }
     if pending.text("GNU.sparse.major") != Some("1") {
         member.size = stored;
-        member.contents = entry;
+        let mut contents = Stored(entry);
+        member.contents = &mut contents;
         return on_member(&mut member);
     }
     let size = pending.text("GNU.sparse.realsize").and_then(|s| s.parse().ok());
     member.size =
         size.ok_or_else(|| Error::integrity("the archive is damaged: a sparse file has no size"))?;
-    let segments = read_sparse_map(entry, member.size)?;
-    let mut expanded =
-        Expanded { stored: entry, segments: segments.into_iter(), now: None, at: 0, size: member.size };
+    let mut contents = Stored(entry);
+    let segments = read_sparse_map(&mut contents, member.size)?;
+    let mut expanded = Expanded {
+        stored: &mut contents,
+        segments: segments.into_iter(),
+        now: None,
+        at: 0,
+        size: member.size,
+    };
     member.sparse = true;
     member.contents = &mut expanded;
     on_member(&mut member)
@@ -198,6 +205,19 @@ fn text(mut bytes: Vec<u8>) -> Vec<u8> {
         bytes.pop();
     }
     bytes
+}
+
+/// Contents as they are stored. What goes wrong in reading them is damage,
+/// whoever copies them to wherever.
+struct Stored<R>(R);
+
+impl<R: Read> Read for Stored<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buf).map_err(|e| match e.kind() {
+            io::ErrorKind::Interrupted => e,
+            _ => damaged(e).into(),
+        })
+    }
 }
 
 /// A sparse file's contents with its holes as zeros.

@@ -85,4 +85,18 @@ fn damage_is_an_integrity_error_and_a_later_format_is_not() {
     let later = Manifest { format: 2, ..manifest() };
     let error = Manifest::read(written(&later, &[]).as_slice(), &mut |_| Ok(())).unwrap_err();
     assert!(error.message().contains("format 2") && error.kind().exit_code() == 1);
+    let unknown =
+        String::from_utf8(written(&later, &[entry(b"a")])).unwrap().replace("\"file\"", "\"new kind\"");
+    let error = Manifest::read(unknown.as_bytes(), &mut |_| Ok(())).unwrap_err();
+    assert!(error.message().contains("format 2"), "{error}");
+}
+
+#[test]
+fn a_key_that_occurs_twice_is_refused() {
+    let text = String::from_utf8(written(&manifest(), &[entry(b"a")])).unwrap();
+    for (key, again) in [("\n}", ",\n\"entries\": []}"), ("\"id\"", "\"id\": \"0a1b2c3d\", \"id\"")] {
+        assert!(text.contains(key));
+        let error = Manifest::read(text.replacen(key, again, 1).as_bytes(), &mut |_| Ok(())).unwrap_err();
+        assert!(error.message().contains("twice"), "{error}");
+    }
 }
