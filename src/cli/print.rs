@@ -99,7 +99,7 @@ pub(super) fn backup(p: &Printer, r: &backup::Report) {
 
 pub(super) fn plan(p: &Printer, plan: &backup::Plan) {
     for path in &plan.paths {
-        p.line(&format!("  {:>9}  {}", bytes(path.size_bytes), plain(&path.path.to_string_lossy())));
+        p.line(&format!("  {:>9}  {}", bytes(path.size_bytes), plain(&path.path)));
     }
     for c in &plan.postgres {
         let size: u64 = c.inventory.dumped().map(|d| d.size_bytes).sum();
@@ -199,7 +199,7 @@ pub(super) fn verify(p: &Printer, r: &verify::Report) {
 }
 
 pub(super) fn restore(p: &Printer, r: &restore::Report) {
-    p.line(&format!("restored {} ({}) to {}", r.snapshot, r.state, r.target.display()));
+    p.line(&format!("restored {} ({}) to {}", r.snapshot, r.state, r.target));
     p.line(&format!(
         "  {} entries, {} of contents checked, {:.1} s, {} API calls",
         r.entries,
@@ -220,10 +220,7 @@ pub(super) fn restore(p: &Printer, r: &restore::Report) {
         ));
     }
     for dump in &r.dumps {
-        p.line(&format!(
-            "  not loaded: {}; load it into an empty cluster: psql -X -d postgres < {0}",
-            dump.display()
-        ));
+        p.line(&format!("  not loaded: {}; load it into an empty cluster: psql -X -d postgres < {0}", dump));
     }
     for file in r.setuid.iter().take(SKIPPED_SHOWN) {
         p.line(&format!("  has a setuid or setgid bit: {file}"));
@@ -232,7 +229,7 @@ pub(super) fn restore(p: &Printer, r: &restore::Report) {
         p.line(&format!("  not given back: {reason}"));
     }
     if let Some(extras) = &r.extras {
-        p.line(&format!("  its manifest and RESTORE.md are in {}", extras.display()));
+        p.line(&format!("  its manifest and RESTORE.md are in {}", extras));
     }
     regenerable(p, &r.regenerable);
 }
@@ -288,7 +285,7 @@ pub(super) fn check(p: &Printer, r: &check::Report) {
 
 pub(super) fn init(p: &Printer, r: &init::Report) {
     if r.config_written {
-        p.line(&format!("wrote {}", r.config.display()));
+        p.line(&format!("wrote {}", r.config));
     }
     p.line(&format!("destination {} is reachable and writable", r.destination));
     if r.notes_written {
@@ -296,7 +293,7 @@ pub(super) fn init(p: &Printer, r: &init::Report) {
     }
     r.notes.iter().for_each(|note| p.line(&format!("note: {note}")));
     if let (Some(path), Some(id)) = (&r.key_file, &r.key_id) {
-        p.line(&format!("wrote the new master key {id} to {} (mode 0600)", path.display()));
+        p.line(&format!("wrote the new master key {id} to {path} (mode 0600)"));
         p.line("Put a copy on paper, in a safe, away from this machine: without it no backup can be read.");
     }
     if let (Some(key), Some(id)) = (&r.new_key, &r.key_id) {

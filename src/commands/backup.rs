@@ -1,6 +1,5 @@
 //! `backup`: one run, from the config to a confirmed object.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -293,8 +292,8 @@ pub struct Plan {
 /// A path that would be taken.
 #[derive(Clone, Debug, Serialize)]
 pub struct PlannedPath {
-    /// The path.
-    pub path: PathBuf,
+    /// The path; bytes that are not UTF-8 are replaced.
+    pub path: String,
     /// Its size now.
     pub size_bytes: u64,
 }
@@ -327,7 +326,8 @@ pub async fn plan(config: &Config, run: &Run) -> Result<Plan> {
                         });
                         plan.groups[at].entries += 1;
                         plan.groups[at].bytes += size_bytes;
-                        plan.paths.push(PlannedPath { path: item.path, size_bytes });
+                        let path = item.path.to_string_lossy().into_owned();
+                        plan.paths.push(PlannedPath { path, size_bytes });
                     }
                 }
             }

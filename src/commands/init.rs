@@ -39,7 +39,7 @@ pub struct Options {
 #[derive(Serialize)]
 pub struct Report {
     /// The config.
-    pub config: PathBuf,
+    pub config: String,
     /// Whether it was written now.
     pub config_written: bool,
     /// The destination's address.
@@ -52,7 +52,7 @@ pub struct Report {
     #[serde(serialize_with = "shown")]
     pub new_key: Option<Zeroizing<String>>,
     /// Where the new key was written.
-    pub key_file: Option<PathBuf>,
+    pub key_file: Option<String>,
     /// What a person should know.
     pub notes: Vec<String>,
 }
@@ -78,7 +78,7 @@ pub async fn init(options: &Options) -> Result<Report> {
     let condition = destination.inspect().await?;
     let sealed_with = notes_key(&destination).await?;
     let mut report = Report {
-        config: options.config.clone(),
+        config: options.config.to_string_lossy().into_owned(),
         config_written: !existing,
         destination: destination.address(),
         notes_written: false,
@@ -147,7 +147,7 @@ fn key(
                     .notes
                     .push(format!("add \"{place}\" to `key` in the config: it does not look there yet"));
             }
-            report.key_file = Some(path.clone());
+            report.key_file = Some(path.to_string_lossy().into_owned());
         }
         None => report.new_key = Some(key.text()),
     }

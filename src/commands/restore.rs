@@ -57,10 +57,10 @@ pub struct Report {
     pub state: &'static str,
     /// Whether it has a manifest; without one only its authenticity is known.
     pub manifest: bool,
-    /// Where its files are now.
-    pub target: PathBuf,
+    /// Where its files are now. In paths, bytes that are not UTF-8 are replaced.
+    pub target: String,
     /// Where its dumps and manifest are now.
-    pub extras: Option<PathBuf>,
+    pub extras: Option<String>,
     /// Files, folders and links restored.
     pub entries: u64,
     /// Bytes of contents checked.
@@ -74,7 +74,7 @@ pub struct Report {
     /// Databases that were loaded.
     pub loaded: Vec<LoadedCluster>,
     /// Dumps that were restored but not loaded, as files.
-    pub dumps: Vec<PathBuf>,
+    pub dumps: Vec<String>,
     /// What else a person should know, such as a newer snapshot that was passed over.
     pub notes: Vec<String>,
     /// What was left out on purpose, and how it comes back.
@@ -218,9 +218,6 @@ struct Job {
 impl Job {
     fn carry_out(self, stream: impl std::io::Read) -> Result<Report> {
         let target = &self.options.target;
-        if let Some(parent) = target.parent() {
-            fs::create_dir_all(parent).map_err(|e| Error::io("create", parent, e))?;
-        }
         let mut staging = Staging::beside(target)?;
         let scratch = staging.root();
         let mut staged = 0;
@@ -237,6 +234,9 @@ impl Job {
         let jobs = self.loads(unpacked.manifest.as_ref())?;
         let mut report = Report { refused: staging.finish()?, entries: staged, ..Report::default() };
         let (from, above) = arrange(&staging.root(), &unpacked)?;
+        if let Some(parent) = target.parent() {
+            fs::create_dir_all(parent).map_err(|e| Error::io("create", parent, e))?;
+        }
         commit::commit(&from, target, self.before, &above)?;
         drop(staging);
         self.describe(unpacked, &mut report);
@@ -245,7 +245,7 @@ impl Job {
     }
 
     fn describe(&self, unpacked: Unpacked, report: &mut Report) {
-        report.target = self.options.target.clone();
+        report.target = text(&self.options.target);
         report.content_bytes = unpacked.bytes;
         if rustix::process::geteuid().is_root() {
             report.setuid = unpacked.setuid;
@@ -255,9 +255,9 @@ impl Job {
         let Some(manifest) = unpacked.manifest else { return };
         let extras = extras(&self.options.target, &manifest.id);
         report.manifest = true;
-        report.dumps =
-            manifest.postgres.iter().map(|c| extras.join(&c.file)).filter(|f| f.exists()).collect();
-        report.extras = Some(extras);
+        let dumps = manifest.postgres.iter().map(|c| extras.join(&c.file)).filter(|f| f.exists());
+        report.dumps = dumps.map(|dump| text(&dump)).collect();
+        report.extras = Some(text(&extras));
         report.id = manifest.id;
         report.problems = manifest.problems;
         report.regenerable = manifest.regenerable;
@@ -303,7 +303,7 @@ impl Job {
                 e.during(format!("the files are restored, but loading {} failed", path.display()))
             })?;
             self.run.progress.end(Stage::Load);
-            report.dumps.retain(|dump| dump != &path);
+            report.dumps.retain(|dump| dump != &text(&path));
             report.loaded.push(LoadedCluster {
                 label: cluster.label,
                 server_version: loaded.server_version,
@@ -349,6 +349,10 @@ fn stage(staging: &mut Staging, member: &mut Member<'_>, wish: &Wish) -> Result<
         EntryType::File => staging.file(&member.path, &member.metadata, member.contents, member.sparse)?,
     }
     Ok(wanted)
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
 }
 
 fn extras(target: &Path, id: &str) -> PathBuf {

@@ -40,14 +40,17 @@ pub struct Staging {
 impl Staging {
     /// Makes a staging folder beside `target`, where its files can be moved from
     /// without being copied; inside it when it is a mount point or the folder
-    /// around it may not be written to.
+    /// around it may not be written to. A target whose parents are missing is
+    /// staged beside the first of them.
     pub fn beside(target: &Path) -> Result<Self> {
-        let beside = target.parent().filter(|parent| {
+        let around = target.ancestors().skip(1).find(|folder| folder.exists());
+        let beside = around.filter(|parent| {
             let device = |p: &Path| fs::metadata(p).map(|m| m.dev()).ok();
             let same = !target.exists() || device(parent) == device(target);
             same && rustix::fs::access(*parent, rustix::fs::Access::WRITE_OK).is_ok()
         });
-        let scratch = Scratch::new(beside.unwrap_or(target))?;
+        let place = if target.exists() { beside } else { around };
+        let scratch = Scratch::new(place.unwrap_or(target))?;
         let path = scratch.path().join("root");
         fs::create_dir(&path).map_err(|e| Error::io("create", &path, e))?;
         let root = rustix::fs::open(&path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
