@@ -165,7 +165,12 @@ fn what_cannot_be_read_is_degraded_and_the_rest_is_saved() {
     for path in ["sys/data/locked", "sys/data/closed", "sys/optional"] {
         fs::set_permissions(world.path(path), fs::Permissions::from_mode(0o000)).unwrap();
     }
+    // What would be missing is known before.
+    let plan = ran(world.as_nobody(&["--json", "backup", "--dry-run"])).expect(3).json();
+    let checked = ran(world.as_nobody(&["check"])).expect(1).stderr;
+    assert!(checked.contains("sys/data/locked: permission denied"), "{checked}");
     let report = ran(world.as_nobody(&["--json", "backup"])).expect(3).json();
+    assert_eq!(skipped(&world, &plan), skipped(&world, &report));
     let expected = [
         skip("sys/data/closed", "permission denied", true),
         skip("sys/data/locked", "permission denied", true),

@@ -144,6 +144,8 @@ fn what_the_python_system_stored_under_its_own_names_restores_by_name() {
     assert!(restored.stderr.contains(NO_MANIFEST), "{}", restored.stderr);
     assert!(restored.stderr.contains(name), "{}", restored.stderr);
     assert_eq!(fs::read(world.path("back/.env")).unwrap(), b"A=1\n");
+    let verified = world.run(&["verify", name]).expect(0);
+    assert!(verified.stderr.contains(NO_MANIFEST), "{}", verified.stderr);
     // It is no snapshot: nothing but its whole name finds it.
     world.run(&["restore", "--target", "other"]).expect(1);
     world.run(&["restore", "--target", "other", "backups/old"]).expect(1);

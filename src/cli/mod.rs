@@ -18,7 +18,7 @@ use chrono::Utc;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::commands::restore::Options as RestoreOptions;
 use crate::commands::{Run, Whence, backup, check, daemon, demo, init, list, restore, show, status, verify};
@@ -195,7 +195,7 @@ fn key(command: &KeyCommand, config: Option<&std::path::Path>, printer: &Printer
             let key = MasterKey::generate()?;
             let text = key.text();
             let report = KeyReport { key: Some(&text), key_id: key.id().to_string(), also_opens: vec![] };
-            printer.data(&json_of(&report), &text)?;
+            printer.data(&json_of(&report)?, &text)?;
             printer.line(&format!("This is a new master key; its id is {}.", key.id()));
             printer.line(
                 "Whoever has it can read every backup; without it nobody can. Put it on paper, in a safe,",
@@ -214,12 +214,13 @@ fn key(command: &KeyCommand, config: Option<&std::path::Path>, printer: &Printer
             let others = ids[1..].iter().map(ToString::to_string).collect();
             let report = KeyReport { key: None, key_id: ids[0].to_string(), also_opens: others };
             let shown = ids.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-            printer.data(&json_of(&report), &shown)?;
+            printer.data(&json_of(&report)?, &shown)?;
         }
     }
     Ok(0)
 }
 
-fn json_of(report: &impl Serialize) -> Value {
-    serde_json::to_value(report).unwrap_or_else(|e| json!({ "error": e.to_string() }))
+fn json_of(report: &impl Serialize) -> Result<Value> {
+    serde_json::to_value(report)
+        .map_err(|e| Error::failed(format!("the report cannot be written as JSON: {e}")))
 }

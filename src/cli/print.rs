@@ -212,7 +212,6 @@ pub(super) fn restore(p: &Printer, r: &restore::Report) {
         p.line("  it has no manifest (the earlier Python system stored it): it is authentic, but nothing lists what it should hold");
     }
     r.problems.iter().for_each(|problem| p.line(&format!("degraded: {problem}")));
-    r.notes.iter().for_each(|note| p.line(&format!("note: {note}")));
     for c in &r.loaded {
         p.line(&format!(
             "  loaded postgres.{} into server {}: {} databases and {} roles are there",

@@ -33,7 +33,7 @@ impl Printer {
 
     /// A report: JSON, or whatever `people` prints.
     pub(super) fn report(&self, report: &impl Serialize, people: impl FnOnce(&Self)) -> Result<()> {
-        self.value(&super::json_of(report), people)
+        self.value(&super::json_of(report)?, people)
     }
 
     pub(super) fn value(&self, value: &Value, people: impl FnOnce(&Self)) -> Result<()> {
@@ -95,8 +95,8 @@ impl Printer {
                 daemon::Event::Ended { result, next: at } => {
                     match result {
                         Ok(report) => {
-                            if json {
-                                let _ = writeln!(std::io::stdout(), "{}", super::json_of(&report));
+                            if json && let Ok(report) = super::json_of(&report) {
+                                let _ = writeln!(std::io::stdout(), "{report}");
                             }
                             say(format!(
                                 "backup {}: {} ({}; pack {:.1} s with dump {:.1} s, upload {:.1} s)",

@@ -317,6 +317,12 @@ pub async fn plan(config: &Config, run: &Run) -> Result<Plan> {
             match event {
                 Event::Skipped(skipped) => plan.skipped.push(skipped),
                 Event::Item(item) => {
+                    if let Some(reason) = item.obstacle() {
+                        let path = item.path.to_string_lossy().into_owned();
+                        let tier1 = item.tier1.unwrap_or_default();
+                        plan.skipped.push(Skipped { path, tier1, reason, required: item.required });
+                        return Ok(());
+                    }
                     let size_bytes = if item.metadata.is_file() { item.metadata.len() } else { 0 };
                     if let Some(tier1) = item.tier1 {
                         let known = plan.groups.iter().position(|g| g.name == tier1);

@@ -15,6 +15,8 @@ pub mod verify;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use chrono::DateTime;
+
 use crate::config::{Config, GithubConfig, default_key_places, resolve_keys};
 use crate::destination::Destination;
 use crate::error::{Error, Result};
@@ -22,7 +24,8 @@ use crate::key::Keyring;
 use crate::pipeline::transfer::download;
 use crate::pipeline::unpack::{Unpacked, unpack};
 use crate::progress::{Progress, Stage};
-use crate::repository::listing::{Snapshot, choose, snapshots};
+use crate::repository::listing::{Snapshot, State, choose, snapshots};
+use crate::repository::name::{ObjectName, SnapshotName};
 use crate::scratch::Scratch;
 use crate::secret::Place;
 use crate::stop::Stop;
@@ -99,23 +102,71 @@ impl Home {
 
     /// Reads a snapshot back in full and checks all of it; nothing is kept but
     /// its manifest.
-    pub async fn read_back(&self, snapshot: &Snapshot, run: &Run) -> Result<Unpacked> {
+    pub async fn read_back(&self, found: &Found, run: &Run) -> Result<Unpacked> {
         let keys = self.keys()?;
-        let stream = run.stop.reading(download(self.destination.clone(), snapshot, &run.progress));
-        let name = snapshot.name.clone();
+        let stream = run.stop.reading(download(self.destination.clone(), &found.snapshot, &run.progress));
+        let name = found.name();
         let unpacked = blocking(move || {
             let scratch = Scratch::new(&scratch_folder())?;
-            unpack(stream, &keys, Some(&name), scratch.path(), &mut |_| Ok(()))
+            unpack(stream, &keys, name.as_ref(), scratch.path(), &mut |_| Ok(()))
         });
-        let unpacked = unpacked.await.map_err(|e| e.during(&snapshot.name))?;
+        let unpacked = unpacked.await.map_err(|e| e.during(found.shown()))?;
         run.progress.end(Stage::Download);
         Ok(unpacked)
     }
 
-    /// The snapshot that `wanted` names.
-    pub async fn choose(&self, wanted: &str) -> Result<Snapshot> {
-        let found = self.snapshots().await?;
-        choose(&found, wanted).cloned().map_err(|e| e.during(self.destination.address()))
+    /// The snapshot that `wanted` names, or the object of exactly that name: what
+    /// the earlier Python system stored was not named in our way.
+    pub async fn find(&self, wanted: &str) -> Result<Found> {
+        let objects = self.destination.list().await?;
+        let foreign = objects.iter().find(|o| o.name == wanted).cloned();
+        let mut found = snapshots(objects);
+        if let Some(system) = &self.system {
+            found.retain(|snapshot| snapshot.name.system() == system);
+        }
+        match (choose(&found, wanted), foreign) {
+            (Ok(snapshot), _) => {
+                let newer = found.iter().take_while(|s| wanted == "latest" && s.name != snapshot.name);
+                let passed_over =
+                    newer.map(|s| format!("passed over the newer {} ({})", s.name, s.state.as_str()));
+                Ok(Found { snapshot: snapshot.clone(), passed_over: passed_over.collect(), foreign: None })
+            }
+            (Err(_), Some(object)) if ObjectName::parse(&object.name).is_none() => {
+                let name = SnapshotName::new("unnamed", DateTime::UNIX_EPOCH, 0, false);
+                let (size_bytes, foreign) = (object.size_bytes, Some(object.name.clone()));
+                let snapshot = Snapshot {
+                    name,
+                    size_bytes,
+                    state: State::Complete,
+                    proven_at: None,
+                    objects: vec![object],
+                };
+                Ok(Found { snapshot, passed_over: Vec::new(), foreign })
+            }
+            (Err(error), _) => Err(error.during(self.destination.address())),
+        }
+    }
+}
+
+/// A snapshot that was asked for.
+pub struct Found {
+    /// The snapshot.
+    pub snapshot: Snapshot,
+    /// Newer ones that `latest` does not mean, a sentence each.
+    pub passed_over: Vec<String>,
+    /// The name of an object that is not named in our way.
+    foreign: Option<String>,
+}
+
+impl Found {
+    /// The name that its manifest must hold; none for one not named in our way.
+    pub fn name(&self) -> Option<SnapshotName> {
+        self.foreign.is_none().then(|| self.snapshot.name.clone())
+    }
+
+    /// Its name for people.
+    pub fn shown(&self) -> String {
+        self.foreign.clone().unwrap_or_else(|| self.snapshot.name.to_string())
     }
 }
 

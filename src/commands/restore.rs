@@ -25,7 +25,6 @@ use crate::pipeline::staging::Staging;
 use crate::pipeline::transfer::download;
 use crate::pipeline::unpack::{Unpacked, unpack};
 use crate::progress::Stage;
-use crate::repository::listing::{Snapshot, State, choose, snapshots};
 use crate::repository::manifest::{Cluster, EntryType, Manifest, RegenerableRecord};
 use crate::repository::name::SnapshotName;
 use crate::secret::{Place, resolve};
@@ -108,49 +107,19 @@ pub async fn restore(whence: &Whence, options: Options, run: &Run) -> Result<Rep
     let before = commit::look(&options.target, options.force)?;
     let keys = home.keys()?;
     let wish = Wish::new(&options)?;
-    let (snapshot, name, notes) = find(&home, &options.wanted).await?;
-    let shown = snapshot.objects.first().map(|o| o.name.clone()).unwrap_or_default();
-    let shown = name.as_ref().map_or(shown, ToString::to_string);
+    let found = home.find(&options.wanted).await?;
+    let (snapshot, shown) = (&found.snapshot, found.shown());
 
-    let job = Job { options, before, keys, name, run: run.clone(), wish };
-    let stream = run.stop.reading(download(home.destination.clone(), &snapshot, &run.progress));
+    let job = Job { options, before, keys, name: found.name(), run: run.clone(), wish };
+    let stream = run.stop.reading(download(home.destination.clone(), snapshot, &run.progress));
     let during = shown.clone();
     let mut report = blocking(move || job.carry_out(stream)).await.map_err(|e| e.during(during))?;
     report.snapshot = shown;
-    report.notes = notes;
+    report.notes = found.passed_over;
     report.state = snapshot.state.as_str();
     report.api_calls = home.destination.api_calls();
     report.seconds = began.elapsed().as_secs_f64();
     Ok(report)
-}
-
-/// The snapshot and its name, or the object of exactly that name: the earlier
-/// system's objects were not named in our way. And what was passed over.
-async fn find(home: &Home, wanted: &str) -> Result<(Snapshot, Option<SnapshotName>, Vec<String>)> {
-    let objects = home.destination.list().await?;
-    let foreign = objects.iter().find(|o| o.name == wanted).cloned();
-    let mut found = snapshots(objects);
-    if let Some(system) = &home.system {
-        found.retain(|snapshot| snapshot.name.system() == system);
-    }
-    match (choose(&found, wanted), foreign) {
-        (Ok(snapshot), _) => {
-            let newer = found.iter().take_while(|s| wanted == "latest" && s.name != snapshot.name);
-            let notes = newer.map(|s| format!("passed over the newer {} ({})", s.name, s.state.as_str()));
-            Ok((snapshot.clone(), Some(snapshot.name.clone()), notes.collect()))
-        }
-        (Err(_), Some(object)) if !found.iter().any(|s| s.objects.contains(&object)) => {
-            let name = SnapshotName::new("unnamed", chrono::Utc::now(), 0, false);
-            let size_bytes = object.size_bytes;
-            let objects = vec![object];
-            Ok((
-                Snapshot { name, size_bytes, state: State::Complete, proven_at: None, objects },
-                None,
-                vec![],
-            ))
-        }
-        (Err(error), _) => Err(error.during(home.destination.address())),
-    }
 }
 
 fn absolute(target: &Path) -> Result<PathBuf> {

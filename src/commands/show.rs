@@ -24,12 +24,12 @@ pub struct Report {
 pub async fn show(whence: &Whence, wanted: &str, run: &Run) -> Result<Report> {
     let home = Home::open(whence)?;
     home.keys()?;
-    let snapshot = home.choose(wanted).await?;
-    let unpacked = home.read_back(&snapshot, run).await?;
+    let found = home.find(wanted).await?;
+    let unpacked = home.read_back(&found, run).await?;
     let (Some(manifest), Some(mut text)) = (unpacked.manifest, unpacked.manifest_text) else {
         return Err(Error::failed(format!(
             "{} has no manifest: the earlier Python system stored it",
-            snapshot.name
+            found.shown()
         ))
         .hint("`offsite restore` unpacks it all the same"));
     };

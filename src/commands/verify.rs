@@ -36,13 +36,13 @@ pub async fn verify(whence: &Whence, wanted: &str, run: &Run) -> Result<Report> 
     let home = Home::open(whence)?;
     // Without a key there is no need to ask the destination.
     home.keys()?;
-    let snapshot = home.choose(wanted).await?;
-    let unpacked = home.read_back(&snapshot, run).await?;
+    let found = home.find(wanted).await?;
+    let unpacked = home.read_back(&found, run).await?;
     Ok(Report {
-        snapshot: snapshot.name.to_string(),
-        state: snapshot.state.as_str(),
+        snapshot: found.shown(),
+        state: found.snapshot.state.as_str(),
         manifest: unpacked.manifest.is_some(),
-        size_bytes: snapshot.size_bytes,
+        size_bytes: found.snapshot.size_bytes,
         tokens: unpacked.tokens,
         entries: unpacked.entries,
         content_bytes: unpacked.bytes,

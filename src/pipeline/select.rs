@@ -34,6 +34,16 @@ pub struct Item {
     pub required: bool,
 }
 
+impl Item {
+    /// Why its contents cannot be read, if they cannot.
+    pub fn obstacle(&self) -> Option<String> {
+        if !self.metadata.is_file() {
+            return None;
+        }
+        crate::sources::file::open(&self.path).err().map(|e| unreadable(&e))
+    }
+}
+
 /// What a walk comes upon.
 pub enum Event {
     /// Something to take.

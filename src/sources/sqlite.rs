@@ -37,31 +37,87 @@ pub fn is_database(file: &File) -> bool {
 }
 
 /// The database that `path` is a companion file of, if it is one and the
-/// database is there.
+/// database is there. A file that only has such a name is not one.
 pub fn owner_of(path: &Path) -> Option<PathBuf> {
     let bytes = path.as_os_str().as_bytes();
-    let database = COMPANIONS.iter().find_map(|suffix| bytes.strip_suffix(suffix.as_bytes()))?;
+    let (database, suffix) =
+        COMPANIONS.iter().find_map(|suffix| Some((bytes.strip_suffix(suffix.as_bytes())?, *suffix)))?;
     let database = PathBuf::from(OsStr::from_bytes(database));
-    file::open(&database).is_ok_and(|f| is_database(&f)).then_some(database)
+    let is_companion = file::open(path).is_ok_and(|f| begins_as_companion(&f, suffix));
+    (is_companion && file::open(&database).is_ok_and(|f| is_database(&f))).then_some(database)
+}
+
+/// Whether a file begins as SQLite begins such a companion; one that is empty, or
+/// whose header has been zeroed, is one that is not in use
+/// (<https://www.sqlite.org/fileformat.html>, sections 3 and 4, and
+/// <https://www.sqlite.org/walformat.html>, section 2.1).
+fn begins_as_companion(file: &File, suffix: &str) -> bool {
+    use std::os::unix::fs::FileExt;
+    let mut head = [0; 8];
+    match file.read_at(&mut head, 0) {
+        Ok(0) => return true,
+        Ok(8) => {}
+        _ => return false,
+    }
+    let known = match suffix {
+        "-journal" => head == [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7],
+        "-wal" => head.starts_with(&[0x37, 0x7f, 0x06, 0x82]) || head.starts_with(&[0x37, 0x7f, 0x06, 0x83]),
+        _ => head.starts_with(&3_007_000_u32.to_ne_bytes()),
+    };
+    known || head == [0; 8]
 }
 
 /// A consistent copy of the database at `path`, in a nameless file in
 /// `scratch`. The error says why there is none.
 pub fn copy(path: &Path, scratch: &Path) -> Result<File> {
     // A database in WAL mode without a -wal file has no connection. Opening it
-    // would make one, and with it files in a folder that is not ours.
-    let idle = !companion(path, "-wal").exists() && !companion(path, "-journal").exists();
+    // would make one, and with it files in a folder that is not ours. (In other
+    // modes the journal may be in memory: only SQLite's lock tells.)
+    let idle = is_in_wal_mode(path) && !companion(path, "-wal").exists();
     if idle && let Ok(copy) = copy_unchanged(path, scratch) {
         return Ok(copy);
     }
     match copy_through_sqlite(path, scratch) {
         Ok(copy) => Ok(copy),
+        // Somebody is in the middle of a transaction: no copy would be whole.
+        Err(Failure::Locked) => Err(Error::failed(format!("SQLite: locked for {} s", BUSY_MAX.as_secs()))
+            .hint("back up while no transaction is open for that long")),
         // A read-only mount, or a journal that only a writer may roll back.
-        Err(first) => copy_and_recover(path, scratch).map_err(|second| {
+        Err(Failure::Other(first)) => copy_and_recover(path, scratch).map_err(|second| {
             Error::failed(format!("SQLite: {first}; and a copy of its files: {second}"))
                 .hint("mount the folder writable, or back up while nothing writes to it")
         }),
     }
+}
+
+/// Why SQLite gave no copy.
+enum Failure {
+    Locked,
+    Other(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::Other(error)
+    }
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked};
+        match error.sqlite_error_code() {
+            Some(DatabaseBusy | DatabaseLocked) => Failure::Locked,
+            _ => Failure::Other(Error::failed(error.to_string())),
+        }
+    }
+}
+
+/// The header's file format versions are both 2 in WAL mode
+/// (<https://www.sqlite.org/fileformat.html>, section 1.3.3).
+fn is_in_wal_mode(path: &Path) -> bool {
+    use std::os::unix::fs::FileExt;
+    let mut versions = [0; 2];
+    file::open(path).is_ok_and(|f| f.read_exact_at(&mut versions, 18).is_ok()) && versions == [2, 2]
 }
 
 fn companion(path: &Path, suffix: &str) -> PathBuf {
@@ -72,24 +128,24 @@ fn companion(path: &Path, suffix: &str) -> PathBuf {
 
 /// The backup API, all pages in one step: a reader's lock for as long as that
 /// takes, and in WAL mode no lock that a writer would notice.
-fn copy_through_sqlite(path: &Path, scratch: &Path) -> Result<File> {
-    let failed = |e: rusqlite::Error| Error::failed(e.to_string());
-    let source =
-        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-            .map_err(failed)?;
+fn copy_through_sqlite(path: &Path, scratch: &Path) -> std::result::Result<File, Failure> {
+    let source = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
     let (copy, mut target) = nameless_database(scratch)?;
     {
-        let backup = Backup::new(&source, &mut target).map_err(failed)?;
+        let backup = Backup::new(&source, &mut target)?;
         let deadline = Instant::now() + BUSY_MAX;
         loop {
-            match backup.step(-1).map_err(failed)? {
+            match backup.step(-1)? {
                 StepResult::Done => break,
                 _ if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
-                _ => return Err(Error::failed(format!("locked for {} s", BUSY_MAX.as_secs()))),
+                _ => return Err(Failure::Locked),
             }
         }
     }
-    target.close().map_err(|(_, e)| failed(e))?;
+    target.close().map_err(|(_, e)| e)?;
     Ok(copy)
 }
 
@@ -160,7 +216,10 @@ fn recover(copied: &Path, scratch: &Path) -> Result<File> {
         }
     }
     // Now free of journals: take it out through the API, as any other.
-    copy_through_sqlite(copied, scratch)
+    copy_through_sqlite(copied, scratch).map_err(|failure| match failure {
+        Failure::Locked => Error::failed("its copy is locked"),
+        Failure::Other(error) => error,
+    })
 }
 
 type FileStamp = Option<(u64, i64, i64, i64, i64)>;

@@ -34,6 +34,39 @@ fn a_database_is_known_by_its_header_and_its_companions_by_their_names() {
 }
 
 #[test]
+fn a_file_that_only_has_a_companion_s_name_is_not_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, _open) = database(dir.path(), "WAL");
+    for suffix in ["-wal", "-shm"] {
+        assert_eq!(owner_of(&companion(&path, suffix)), Some(path.clone()), "{suffix}");
+    }
+    fs::write(companion(&path, "-journal"), "precious notes").unwrap();
+    assert_eq!(owner_of(&companion(&path, "-journal")), None);
+}
+
+#[test]
+fn an_open_transaction_with_its_journal_in_memory_is_never_in_a_copy() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, connection) = database(dir.path(), "DELETE");
+    connection.execute_batch("INSERT INTO a SELECT randomblob(2000) FROM (VALUES (1),(2),(3),(4))").unwrap();
+    connection.execute_batch("DELETE FROM a").unwrap();
+    connection.pragma_update(None, "journal_mode", "MEMORY").unwrap();
+    connection.pragma_update(None, "cache_size", 1).unwrap();
+    connection.execute_batch("BEGIN").unwrap();
+    for _ in 0..200 {
+        // More than the cache holds: it is in the file before it is committed.
+        connection.execute("INSERT INTO a VALUES (randomblob(2000))", []).unwrap();
+    }
+    assert!(path.metadata().unwrap().len() > 100_000 && !companion(&path, "-journal").exists());
+    let writer = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(500));
+        connection.execute_batch("ROLLBACK").unwrap();
+    });
+    assert_eq!(rows(copy(&path, dir.path()).unwrap()), 0);
+    writer.join().unwrap();
+}
+
+#[test]
 fn rows_that_are_only_in_the_wal_are_in_the_copy() {
     let dir = tempfile::tempdir().unwrap();
     let (path, connection) = database(dir.path(), "WAL");
