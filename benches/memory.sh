@@ -1,7 +1,7 @@
 #!/bin/sh
-# memory.sh [MB…]: peak memory of a backup and a restore, for inputs of these
-# sizes (default: 10 and 2000 MB), to a folder and to the GitHub stand-in for
-# the smallest. Shows whether memory is flat: the ratio of largest to smallest.
+# memory.sh [MB…]: peak memory of a backup, a verify and a restore, for inputs of
+# these sizes (default: 10 and 2000 MB), to a directory. Shows whether memory is
+# flat: the ratio of the largest input to the smallest.
 #
 # Half of the input does not compress, half is text. Peak memory is the kernel's
 # own count of the process's largest resident set, in KiB (getrusage, through

@@ -59,7 +59,8 @@ impl<W: Write + Send + 'static> Sealer<W> {
     /// block behind the writer.
     pub fn new(key: &MasterKey, out: W) -> Result<Self> {
         let fernet = key.fernet()?;
-        let (sender, receiver) = sync_channel(1);
+        // Nothing waits in between: a block is being filled or being sealed.
+        let (sender, receiver) = sync_channel(0);
         let thread = thread::Builder::new()
             .name("seal".into())
             .spawn(move || seal_blocks(&fernet, &receiver, out))
@@ -201,8 +202,10 @@ impl<R: BufRead> Opener<R> {
                 break;
             }
         }
-        self.block = self.open_line()?;
+        // The last block goes before the next one comes: each is 4 MiB.
+        self.block = Vec::new();
         self.at = 0;
+        self.block = self.open_line()?;
         self.opened += 1;
         Ok(true)
     }
