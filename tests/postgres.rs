@@ -309,6 +309,9 @@ fn a_client_that_is_older_than_the_server_makes_the_snapshot_degraded_and_names_
     let server = WheelServer::start(&world, "pginstall18");
     if for_server(&installed(), 18).is_ok() {
         // This machine's own clients would do; nothing can hide /usr/lib/postgresql.
+        eprintln!(
+            "not tested: a client that is older than the server, because one of 18 or newer is installed"
+        );
         return;
     }
     let line = assert_degraded(&world, &[("DATABASE_URL", &server.url)], "the server is PostgreSQL 18");
@@ -322,6 +325,7 @@ fn a_dump_of_a_newer_client_is_not_loaded_into_an_older_server() {
     let older = empty_cluster(&world);
     let before = dump(&older);
     if older.server_major() >= 18 {
+        eprintln!("not tested: a dump of a newer client, because the newest server is 18 or newer");
         return;
     }
     let server = WheelServer::start(&world, "pginstall18");

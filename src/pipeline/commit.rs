@@ -34,6 +34,10 @@ pub fn look(target: &Path, force: bool) -> Result<Target> {
         Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
             return Err(Error::failed(format!("{} is not a folder", target.display())));
         }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            return Err(Error::failed(format!("{} is a symlink to nowhere", target.display()))
+                .hint("make the folder that it points to, or choose another target"));
+        }
         Err(e) => return Err(Error::io("open", target, e)),
     };
     // What a killed restore left here is ours to sweep, not somebody's file.
@@ -264,6 +268,10 @@ mod tests {
         let c = case(&["a"], Some(&["b"]));
         assert!(look(&c.target, false).unwrap_err().message().ends_with("is not empty"));
         assert!(look(&c.target.join("b"), true).unwrap_err().message().ends_with("is not a folder"));
+        std::os::unix::fs::symlink("nowhere", c.target.join("link")).unwrap();
+        assert!(
+            look(&c.target.join("link"), true).unwrap_err().message().ends_with("is a symlink to nowhere")
+        );
     }
 
     #[test]
