@@ -27,6 +27,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "sources::metadata",
             "sources::postgres",
             "stop",
+            "workers",
         ],
     ),
     // Stages. Each names what it turns into what; only transfer meets a destination.
@@ -34,6 +35,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "pipeline::pack",
         &[
+            "gzip",
             "key",
             "pipeline",
             "progress",
@@ -42,23 +44,23 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "repository::restore_notes",
             "sources",
             "stop",
+            "workers",
         ],
     ),
-    ("pipeline::archive", &["pipeline::gzip", "repository::manifest", "sources::file", "sources::metadata"]),
-    ("pipeline::gzip", &[]),
-    ("pipeline::seal", &["key"]),
+    ("pipeline::archive", &["gzip", "repository::manifest", "sources::file", "sources::metadata", "workers"]),
+    ("pipeline::seal", &["key", "workers"]),
     (
         "pipeline::transfer",
         &["destination", "pipeline::seal", "progress", "repository::listing", "repository::name"],
     ),
-    ("pipeline::unpack", &["key", "pipeline", "repository::manifest", "repository::name"]),
-    ("pipeline::staging", &["scratch", "sources::metadata"]),
+    ("pipeline::unpack", &["gzip", "key", "pipeline", "repository::manifest", "repository::name", "workers"]),
+    ("pipeline::staging", &["scratch", "sources::metadata", "workers"]),
     ("pipeline::commit", &["pipeline::staging", "sources::metadata"]),
     // Sources know files, databases and processes, and nothing of snapshots.
     ("sources::file", &[]),
     ("sources::metadata", &[]),
     ("sources::sqlite", &["scratch", "sources::file"]),
-    ("sources::postgres", &["repository::inventory", "stop"]),
+    ("sources::postgres", &["gzip", "repository::inventory", "stop", "workers"]),
     // What is stored, in words.
     ("repository::inventory", &[]),
     ("repository::name", &[]),
@@ -68,13 +70,15 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // A destination knows bytes and names, never snapshots.
     ("destination", &["config", "secret"]),
     // Leaves.
-    ("config", &["key", "repository::name", "secret"]),
+    ("config", &["gzip", "key", "repository::name", "secret"]),
     ("error", &[]),
+    ("gzip", &["workers"]),
     ("key", &[]),
     ("progress", &[]),
     ("scratch", &[]),
     ("secret", &[]),
     ("stop", &[]),
+    ("workers", &[]),
 ];
 
 /// Words that only these files may name.
@@ -87,7 +91,9 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("ureq", &["secret.rs"]),
     ("uzers", &["sources/metadata.rs", "sources/postgres/cluster.rs"]),
     ("tar::", &["pipeline/archive/"]),
-    ("flate2", &["pipeline/gzip.rs", "pipeline/unpack.rs", "sources/postgres/dump.rs"]),
+    ("flate2", &["gzip.rs"]),
+    ("libdeflater", &["gzip.rs"]),
+    ("rayon", &["workers.rs"]),
     ("clap", &["cli/"]),
     ("indicatif", &["cli/"]),
     // The demo runs the program itself.

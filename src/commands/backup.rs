@@ -22,8 +22,10 @@ use crate::repository::manifest::{FORMAT, Group, Manifest, Needs, RegenerableRec
 use crate::repository::name::SnapshotName;
 use crate::scratch::Scratch;
 use crate::secret;
-use crate::sources::postgres::{connection::Connection, dump, inventory};
+use crate::sources::postgres::dump::{self, Spool};
+use crate::sources::postgres::{connection::Connection, inventory};
 use crate::stop::Stop;
+use crate::workers::Workers;
 
 /// How long an upload that has begun may go on after a request to stop.
 pub const UPLOAD_GRACE: Duration = Duration::from_secs(30);
@@ -163,17 +165,26 @@ fn pack_all(
     progress: &Progress,
 ) -> Result<(Packed, f64)> {
     let scratch = Scratch::new(&scratch_folder())?;
+    let workers = Workers::start()?;
+    let spool = Spool { folder: scratch.path(), level: config.compression, workers: &workers };
     let selection = Selection::new(&config.tier1)?;
     let head = head(config, key, name, now)?;
     let mut dump_seconds = 0.0;
     let packed = std::thread::scope(|threads| {
         let dumping = threads.spawn(|| {
             let began = Instant::now();
-            (dump_all(config, &scratch, stop, progress), began.elapsed().as_secs_f64())
+            (dump_all(config, spool, stop, progress), began.elapsed().as_secs_f64())
         });
         let archive_stop = stop.within(config.deadlines.archive, "archive");
-        let order =
-            Order { selection: &selection, key, scratch: scratch.path(), progress, stop: &archive_stop };
+        let order = Order {
+            selection: &selection,
+            key,
+            level: config.compression,
+            workers: &workers,
+            scratch: scratch.path(),
+            progress,
+            stop: &archive_stop,
+        };
         let packed = pack(&order, head, name, || match dumping.join() {
             Ok((dumps, seconds)) => {
                 dump_seconds = seconds;
@@ -193,7 +204,7 @@ fn pack_all(
 
 fn dump_all(
     config: &Config,
-    scratch: &Scratch,
+    spool: Spool<'_>,
     stop: &Stop,
     progress: &Progress,
 ) -> Vec<std::result::Result<dump::Dump, Error>> {
@@ -203,8 +214,7 @@ fn dump_all(
         let connection = Connection::from_url(&url)?;
         let stop = stop.within(config.deadlines.dump, "dump");
         let mut on_bytes = |bytes| progress.bytes(Stage::Dump, bytes);
-        let level = crate::pipeline::gzip::LEVEL;
-        let dump = dump::dump(label, &connection, scratch.path(), level, &stop, &mut on_bytes)?;
+        let dump = dump::dump(label, &connection, spool, &stop, &mut on_bytes)?;
         progress.end(Stage::Dump);
         Ok(dump)
     };

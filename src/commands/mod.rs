@@ -29,6 +29,7 @@ use crate::repository::name::{ObjectName, SnapshotName};
 use crate::scratch::Scratch;
 use crate::secret::Place;
 use crate::stop::Stop;
+use crate::workers::Workers;
 
 /// What every verb is run with.
 #[derive(Clone)]
@@ -108,7 +109,7 @@ impl Home {
         let name = found.name();
         let unpacked = blocking(move || {
             let scratch = Scratch::new(&scratch_folder())?;
-            unpack(stream, &keys, name.as_ref(), scratch.path(), &mut |_| Ok(()))
+            unpack(stream, &keys, name.as_ref(), scratch.path(), &Workers::start()?, &mut |_| Ok(()))
         });
         let unpacked = unpacked.await.map_err(|e| e.during(found.shown()))?;
         run.progress.end(Stage::Download);

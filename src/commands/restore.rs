@@ -30,6 +30,7 @@ use crate::repository::name::SnapshotName;
 use crate::secret::{Place, resolve};
 use crate::sources::postgres::connection::Connection;
 use crate::sources::postgres::load::{Expected, check_target, load};
+use crate::workers::Workers;
 
 /// What to restore, and where to.
 pub struct Options {
@@ -187,10 +188,11 @@ struct Job {
 impl Job {
     fn carry_out(self, stream: impl std::io::Read) -> Result<Report> {
         let target = &self.options.target;
-        let mut staging = Staging::beside(target)?;
+        let workers = Workers::start()?;
+        let mut staging = Staging::beside(target, &workers)?;
         let scratch = staging.root();
         let mut staged = 0;
-        let unpacked = unpack(stream, &self.keys, self.name.as_ref(), &scratch, &mut |member| {
+        let unpacked = unpack(stream, &self.keys, self.name.as_ref(), &scratch, &workers, &mut |member| {
             let wanted = stage(&mut staging, member, &self.wish)?;
             staged += u64::from(wanted && member.path != RESTORE_NOTES.as_bytes());
             Ok(())
@@ -315,7 +317,9 @@ fn stage(staging: &mut Staging, member: &mut Member<'_>, wish: &Wish) -> Result<
             )));
         }
         EntryType::Hardlink => staging.hard_link(&member.path, &link)?,
-        EntryType::File => staging.file(&member.path, &member.metadata, member.contents, member.sparse)?,
+        EntryType::File => {
+            staging.file(&member.path, &member.metadata, member.contents, member.size, member.sparse)?
+        }
     }
     Ok(wanted)
 }

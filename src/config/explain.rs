@@ -27,7 +27,8 @@ pub(super) fn syntax(path: &Path, text: &str, error: &toml::de::Error) -> Error 
         }
         None => {
             // What serde quotes is the value, which may be a secret.
-            let message = if message.starts_with("invalid type") || message.starts_with("invalid value") {
+            let quotes = ["invalid type", "invalid value", "unknown variant"];
+            let message = if quotes.iter().any(|start| message.starts_with(start)) {
                 match message.split_once("expected ") {
                     Some((_, expected)) => format!("this value is not {expected}"),
                     None => "this value is of the wrong type".to_owned(),
@@ -87,7 +88,9 @@ mod tests {
 
     #[test]
     fn a_secret_in_the_text_does_not_come_out() {
+        assert!(error(&format!("compression = \"tiny\"\n{GOOD}")).contains("`default` or `fast`"));
         for text in [
+            format!("compression = \"s3cr3t\"\n{GOOD}"),
             format!("{GOOD}key2 = \"s3cr3t"),
             GOOD.replace("[\"env:K\"]", "\"s3cr3t\""),
             GOOD.replace("env:K", "s3cr3t"),

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::{Config, Deadlines, GithubConfig, PostgresConfig, Regenerable, Tier1, absolute, check_system};
 use crate::config::schedule::Schedule;
 use crate::error::{Error, Result};
+use crate::gzip::Level;
 use crate::secret::Place;
 
 #[derive(Deserialize)]
@@ -18,6 +19,8 @@ pub(super) struct File {
     destination: String,
     #[serde(default = "default_schedule")]
     schedule: String,
+    #[serde(default)]
+    compression: Level,
     key: Vec<String>,
     #[serde(default)]
     github: GithubFile,
@@ -108,6 +111,7 @@ impl File {
             path: path.to_owned(),
             destination: self.destination,
             schedule: Schedule::parse(&self.schedule).map_err(|e| e.during("`schedule`"))?,
+            compression: self.compression,
             key: places(&self.key, base).map_err(|e| e.during("`key`"))?,
             github: self.github.check(base)?,
             deadlines: self.deadlines.check()?,

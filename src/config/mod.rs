@@ -16,6 +16,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
+use crate::gzip::Level;
 use crate::key::{DEFAULT_VARIABLE, Keyring};
 use crate::repository::name::check_system;
 use crate::secret::{Place, resolve, resolve_all};
@@ -38,6 +39,8 @@ pub struct Config {
     pub destination: String,
     /// When the daemon backs up.
     pub schedule: Schedule,
+    /// How hard to compress.
+    pub compression: Level,
     /// Where the master key may be.
     pub key: Vec<Place>,
     /// What concerns GitHub.

@@ -10,7 +10,6 @@
 
 pub mod archive;
 pub mod commit;
-pub mod gzip;
 pub mod pack;
 pub mod seal;
 pub mod select;

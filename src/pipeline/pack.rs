@@ -16,6 +16,7 @@ use super::archive::{About, ArchiveWriter, FILES, POSTGRES, RESTORE_NOTES};
 use super::seal::{Sealed, Sealer};
 use super::select::{Event, Item, Selection, unreadable};
 use crate::error::{Error, Result};
+use crate::gzip::Level;
 use crate::key::MasterKey;
 use crate::progress::{Progress, Stage};
 use crate::repository::manifest::{Cluster, Group, Manifest, Needs, Skipped};
@@ -26,6 +27,7 @@ use crate::sources::metadata::{FileMetadata, Mtime};
 use crate::sources::postgres::dump::Dump;
 use crate::sources::sqlite;
 use crate::stop::Stop;
+use crate::workers::Workers;
 
 /// How many skipped paths are kept by name; the rest are only counted.
 const SKIPPED_MAX: usize = 10_000;
@@ -36,6 +38,10 @@ pub struct Order<'a> {
     pub selection: &'a Selection,
     /// The key that seals.
     pub key: &'a MasterKey,
+    /// How hard to compress.
+    pub level: Level,
+    /// Who compresses and seals.
+    pub workers: &'a Workers,
     /// A folder for nameless files and the sealed one.
     pub scratch: &'a Path,
     /// Whom to tell.
@@ -66,7 +72,12 @@ pub fn pack(
 ) -> Result<Packed> {
     let spool =
         tempfile::tempfile_in(order.scratch).map_err(|e| Error::io("write into", order.scratch, e))?;
-    let archive = ArchiveWriter::new(Sealer::new(order.key, spool)?, order.scratch)?;
+    let archive = ArchiveWriter::new(
+        Sealer::new(order.key, spool, order.workers)?,
+        order.level,
+        order.workers,
+        order.scratch,
+    )?;
     let mut packer = Packer {
         order,
         archive,
@@ -264,7 +275,7 @@ impl Packer<'_> {
         let metadata = own_metadata(0o600);
         let about = About { path: file.as_bytes(), metadata: &metadata, tier1: None };
         // Without the deadline: it is the files', and dumps have one of their own.
-        self.archive.compressed_file(&about, &mut dump.gzip, dump.bytes, dump.sha256)?;
+        self.archive.compressed_file(&about, &mut dump.gzip, dump.bytes, &dump.sha256)?;
         Ok(Cluster {
             label: dump.label,
             file,

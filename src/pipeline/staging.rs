@@ -12,6 +12,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -19,6 +20,10 @@ use rustix::io::Errno;
 use crate::error::{Error, Result};
 use crate::scratch::Scratch;
 use crate::sources::metadata::FileMetadata;
+use crate::workers::Workers;
+use small::{SMALL_BYTES, SmallFile, SmallFiles};
+
+mod small;
 
 /// Zeros in a sparse file's contents are written as holes in units of this.
 const HOLE_BYTES: usize = 4096;
@@ -30,11 +35,14 @@ pub struct Staging {
     scratch: Scratch,
     root: OwnedFd,
     /// The folder of the last file, kept open: neighbours come one after another.
-    last: Option<(Vec<u8>, OwnedFd)>,
+    last: Option<(Vec<u8>, Arc<OwnedFd>)>,
     /// Metadata of folders, which is set when they are filled.
     folders: BTreeMap<Vec<u8>, FileMetadata>,
     made: HashSet<Vec<u8>>,
     refused: Vec<String>,
+    small: SmallFiles,
+    /// What is copied passes through here.
+    chunk: Vec<u8>,
 }
 
 impl Staging {
@@ -42,7 +50,7 @@ impl Staging {
     /// without being copied; inside it when it is a mount point or the folder
     /// around it may not be written to. A target whose parents are missing is
     /// staged beside the first of them.
-    pub fn beside(target: &Path) -> Result<Self> {
+    pub fn beside(target: &Path, workers: &Workers) -> Result<Self> {
         let around = target.ancestors().skip(1).find(|folder| folder.exists());
         let beside = around.filter(|parent| {
             let device = |p: &Path| fs::metadata(p).map(|m| m.dev()).ok();
@@ -62,6 +70,8 @@ impl Staging {
             folders: BTreeMap::new(),
             made: HashSet::new(),
             refused: Vec::new(),
+            small: SmallFiles::new(workers),
+            chunk: vec![0; 128 * 1024],
         })
     }
 
@@ -89,12 +99,14 @@ impl Staging {
         Ok(())
     }
 
-    /// Writes a file.
+    /// Writes a file of `size` bytes. A small one is written some time before
+    /// [`Staging::finish`] returns.
     pub fn file(
         &mut self,
         path: &[u8],
         metadata: &FileMetadata,
         contents: &mut dyn Read,
+        size: u64,
         sparse: bool,
     ) -> Result<()> {
         let (parent, name) = self.parent(path)?;
@@ -102,15 +114,21 @@ impl Staging {
         let file = rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o600))
             .map_err(|e| cannot_make(path, e))?;
         let mut file = File::from(file);
-        let cannot = |e| Error::io("write", &self.shown(path), e).hint("is the disk full?");
-        if sparse {
-            write_sparse(&mut file, contents)
-        } else {
-            std::io::copy(contents, &mut file).map(|_| ())
+        if size <= SMALL_BYTES && !sparse {
+            let mut bytes = Vec::with_capacity(size as usize);
+            contents.read_to_end(&mut bytes).map_err(|e| Error::io("write", &self.shown(path), e))?;
+            let (path, metadata) = (path.to_vec(), metadata.clone());
+            return self.small.add(SmallFile { file, path, metadata, contents: bytes });
         }
-        .map_err(cannot)?;
-        drop(file);
-        self.apply(path, metadata, false)
+        let written = match sparse {
+            true => write_sparse(&mut file, contents),
+            false => copy(contents, &mut file, &mut self.chunk),
+        };
+        written.map_err(|e| Error::io("write", &self.shown(path), e).hint("is the disk full?"))?;
+        for reason in metadata.apply_to_file(&file, Path::new(OsStr::from_bytes(path)))? {
+            self.refused.push(format!("{}: {reason}", String::from_utf8_lossy(path)));
+        }
+        Ok(())
     }
 
     /// Makes a symbolic link. Where it points is not looked at: it is data, and
@@ -140,6 +158,8 @@ impl Staging {
     /// disk. Returns what could not be given back.
     pub fn finish(&mut self) -> Result<Vec<String>> {
         self.last = None;
+        let refused = self.small.finish()?;
+        self.refused.extend(refused);
         let folders = std::mem::take(&mut self.folders);
         for path in self.made.iter().filter(|path| !folders.contains_key(*path)) {
             // What the earlier system stored may lack the folders of its files.
@@ -169,7 +189,7 @@ impl Staging {
 
     /// The open folder that `path` lies in, and its last component. Folders that
     /// are missing on the way are made.
-    fn parent<'p>(&mut self, path: &'p [u8]) -> Result<(OwnedFd, &'p OsStr)> {
+    fn parent<'p>(&mut self, path: &'p [u8]) -> Result<(Arc<OwnedFd>, &'p OsStr)> {
         check_path(path)?;
         let (folder, name) = match path.iter().rposition(|b| *b == b'/') {
             Some(at) => (&path[..at], &path[at + 1..]),
@@ -179,14 +199,13 @@ impl Staging {
             return Err(leaves(path, "it has no name"));
         }
         let name = OsStr::from_bytes(name);
-        let open =
-            |fd: &OwnedFd| fd.try_clone().map_err(|e| Error::from_io("cannot open the staging folder", e));
         if let Some((last, fd)) = &self.last
             && last == folder
         {
-            return Ok((open(fd)?, name));
+            return Ok((Arc::clone(fd), name));
         }
-        let mut fd = open(&self.root)?;
+        let mut fd =
+            self.root.try_clone().map_err(|e| Error::from_io("cannot open the staging folder", e))?;
         let mut at = Vec::new();
         for component in folder.split(|b| *b == b'/').filter(|c| !c.is_empty()) {
             if !at.is_empty() {
@@ -203,8 +222,21 @@ impl Staging {
                 other => cannot_make(path, other),
             })?;
         }
-        self.last = Some((folder.to_vec(), open(&fd)?));
+        let fd = Arc::new(fd);
+        self.last = Some((folder.to_vec(), Arc::clone(&fd)));
         Ok((fd, name))
+    }
+}
+
+/// Copies all of `contents` by way of `chunk`.
+fn copy(contents: &mut dyn Read, file: &mut File, chunk: &mut [u8]) -> std::io::Result<()> {
+    loop {
+        match contents.read(chunk) {
+            Ok(0) => return Ok(()),
+            Ok(n) => file.write_all(&chunk[..n])?,
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
     }
 }
 
@@ -287,92 +319,4 @@ pub(super) fn write_sparse(file: &mut File, contents: &mut dyn Read) -> std::io:
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn staging() -> (tempfile::TempDir, Staging) {
-        let dir = tempfile::tempdir().unwrap();
-        let staging = Staging::beside(&dir.path().join("target")).unwrap();
-        (dir, staging)
-    }
-
-    fn metadata() -> FileMetadata {
-        FileMetadata {
-            mode: 0o755,
-            uid: rustix::process::getuid().as_raw(),
-            gid: rustix::process::getgid().as_raw(),
-            ..FileMetadata::default()
-        }
-    }
-
-    #[test]
-    fn paths_that_would_leave_are_integrity_errors() {
-        for path in [&b"/etc/passwd"[..], b"..", b"a/../../b", b"a/..", b"a\0b", b"./a", b"a//b", b"a/"] {
-            let (dir, mut staging) = staging();
-            let error = staging.file(path, &metadata(), &mut &b"x"[..], false).unwrap_err();
-            assert_eq!(error.kind().exit_code(), 5, "{path:?}");
-            assert!(error.message().contains("leave the target"), "{error}");
-            drop(staging);
-            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
-        }
-    }
-
-    #[test]
-    fn nothing_is_written_through_a_symlink_or_linked_from_outside() {
-        let (dir, mut staging) = staging();
-        fs::write(dir.path().join("outside"), "secret").unwrap();
-        let meta = metadata();
-        staging.symlink(b"link", &meta, b"../..").unwrap();
-        staging.symlink(b"file", &meta, b"../../outside").unwrap();
-        for error in [
-            staging.file(b"link/x", &meta, &mut &b"x"[..], false).unwrap_err(),
-            staging.file(b"link/deep/x", &meta, &mut &b"x"[..], false).unwrap_err(),
-            staging.file(b"file", &meta, &mut &b"x"[..], false).unwrap_err(),
-            staging.folder(b"link", &meta, true).unwrap_err(),
-            staging.hard_link(b"stolen", b"file").unwrap_err(),
-            staging.hard_link(b"stolen", b"../../outside").unwrap_err(),
-            staging.hard_link(b"stolen", b"link/outside").unwrap_err(),
-        ] {
-            assert_eq!(error.kind().exit_code(), 5, "{error}");
-        }
-        assert_eq!(fs::read(dir.path().join("outside")).unwrap(), b"secret");
-    }
-
-    #[test]
-    fn the_same_path_twice_is_refused() {
-        let (_dir, mut staging) = staging();
-        let meta = metadata();
-        staging.folder(b"d", &meta, true).unwrap();
-        staging.file(b"d/f", &meta, &mut &b"1"[..], false).unwrap();
-        for error in [
-            staging.file(b"d/f", &meta, &mut &b"2"[..], false).unwrap_err(),
-            staging.folder(b"d", &meta, true).unwrap_err(),
-            staging.file(b"d", &meta, &mut &b"2"[..], false).unwrap_err(),
-        ] {
-            assert!(error.message().contains("twice"), "{error}");
-        }
-    }
-
-    #[test]
-    fn folders_get_their_modes_after_their_contents() {
-        let (_dir, mut staging) = staging();
-        let closed = FileMetadata { mode: 0o500, ..metadata() };
-        staging.folder(b"d", &closed, true).unwrap();
-        staging.file(b"d/f", &metadata(), &mut &b"1"[..], false).unwrap();
-        staging.folder(b"not-made", &closed, false).unwrap();
-        assert!(staging.finish().unwrap().is_empty());
-        assert_eq!(fs::metadata(staging.root().join("d")).unwrap().mode() & 0o777, 0o500);
-        assert!(!staging.root().join("not-made").exists());
-    }
-
-    #[test]
-    fn holes_stay_holes() {
-        let (_dir, mut staging) = staging();
-        let mut contents = vec![0; 3 << 20];
-        contents[1 << 20] = 7;
-        staging.file(b"s", &metadata(), &mut contents.as_slice(), true).unwrap();
-        let path = staging.root().join("s");
-        assert!(fs::read(&path).unwrap() == contents);
-        assert!(fs::metadata(&path).unwrap().blocks() * 512 < 1 << 20);
-    }
-}
+mod tests;

@@ -10,16 +10,17 @@ use std::io::{self, BufRead, BufReader, BufWriter, Lines, Read, Seek, Write};
 use std::path::Path;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use flate2::read::MultiGzDecoder;
-use sha2::{Digest, Sha256};
+use ring::digest::{Context, SHA256, digest};
 
 use super::archive::{self, Ending, FILES, MANIFEST, Member, POSTGRES, RESTORE_NOTES, SHA256SUMS};
 use super::seal::Opener;
 use super::staging::{check_path, twice};
 use crate::error::{Error, Kind, Result};
+use crate::gzip::GzipReader;
 use crate::key::Keyring;
 use crate::repository::manifest::{Entry, EntryType, Manifest};
 use crate::repository::name::SnapshotName;
+use crate::workers::Workers;
 
 /// How much older than its snapshot's name a token without a manifest may be.
 /// A run takes no longer than this; an older one was put under a newer name.
@@ -55,9 +56,10 @@ pub fn unpack(
     keys: &Keyring,
     expected: Option<&SnapshotName>,
     scratch: &Path,
+    workers: &Workers,
     on_member: &mut dyn FnMut(&mut Member<'_>) -> Result<()>,
 ) -> Result<Unpacked> {
-    read_and_compare(stream, keys, expected, scratch, on_member).map_err(|error| {
+    read_and_compare(stream, keys, expected, scratch, workers, on_member).map_err(|error| {
         if error.kind() == Kind::Integrity && error.next_step().is_none() {
             error.hint("choose another snapshot with `offsite list`")
         } else {
@@ -71,13 +73,15 @@ fn read_and_compare(
     keys: &Keyring,
     expected: Option<&SnapshotName>,
     scratch: &Path,
+    workers: &Workers,
     on_member: &mut dyn FnMut(&mut Member<'_>) -> Result<()>,
 ) -> Result<Unpacked> {
     let mut reading = Reading::new(scratch, expected.map(|name| format!("{FILES}/{EXTRAS}/{}", name.id())))?;
-    let opener = Opener::new(keys, BufReader::with_capacity(64 * 1024, stream))?;
-    let gzip = MultiGzDecoder::new(opener);
+    let opener = Opener::new(keys, BufReader::with_capacity(64 * 1024, stream), workers)?;
+    let gzip = GzipReader::new(opener, workers);
     let (ending, gzip) = archive::read(gzip, &mut |member| reading.member(member, on_member))?;
-    let opener = gzip.into_inner();
+    let opener =
+        gzip.into_inner().ok_or_else(|| Error::integrity("the archive ends in the middle of a member"))?;
     if ending == Ending::CutShort {
         return Err(Error::integrity("the archive ends too early: it was cut short"));
     }
@@ -107,6 +111,8 @@ struct Reading<'a> {
     setuid: Vec<String>,
     /// What identifies each path: half of its SHA-256.
     paths: HashSet<[u8; 16]>,
+    /// Contents that nobody wants pass through here.
+    chunk: Vec<u8>,
     /// Where a restore of this snapshot puts its manifest, as an archive path.
     extras: Option<String>,
 }
@@ -122,6 +128,7 @@ impl<'a> Reading<'a> {
             ours: false,
             setuid: Vec::new(),
             paths: HashSet::new(),
+            chunk: vec![0; 128 * 1024],
             extras,
         })
     }
@@ -151,7 +158,7 @@ impl<'a> Reading<'a> {
         if member.kind == EntryType::File && (member.metadata.mode & 0o6000 != 0 || capable) {
             self.setuid.push(shown);
         }
-        let mut contents = Hashing { inner: member.contents, hasher: Sha256::new(), bytes: 0 };
+        let mut contents = Hashing { inner: member.contents, hasher: Context::new(&SHA256), bytes: 0 };
         let mut handed = Member {
             path: member.path.clone(),
             kind: member.kind,
@@ -163,7 +170,7 @@ impl<'a> Reading<'a> {
         };
         on_member(&mut handed)?;
         // Whoever did not want the contents still has them checked.
-        io::copy(&mut contents, &mut io::sink()).map_err(|e| Error::from_io("cannot read the archive", e))?;
+        while contents.read(&mut self.chunk).map_err(|e| Error::from_io("cannot read the archive", e))? > 0 {}
         if contents.bytes != member.size {
             return Err(Error::integrity(format!(
                 "the archive is cut short in {}",
@@ -172,7 +179,7 @@ impl<'a> Reading<'a> {
         }
         self.entries += 1;
         self.bytes += contents.bytes;
-        let sha256 = (member.kind == EntryType::File).then(|| hex::encode(contents.hasher.finalize()));
+        let sha256 = (member.kind == EntryType::File).then(|| hex::encode(contents.hasher.finish()));
         let link = member.link.as_deref();
         let entry = archive::entry(&member.path, member.kind, &member.metadata, member.size, sha256, link);
         let line = serde_json::to_string(&entry).map_err(|e| Error::failed(e.to_string()))?;
@@ -192,9 +199,9 @@ impl<'a> Reading<'a> {
                 String::from_utf8_lossy(path)
             )));
         }
-        let digest = Sha256::digest(path);
+        let digest = digest(&SHA256, path);
         let mut half = [0; 16];
-        half.copy_from_slice(&digest[..16]);
+        half.copy_from_slice(&digest.as_ref()[..16]);
         if !self.paths.insert(half) {
             return Err(twice(path));
         }
@@ -319,7 +326,7 @@ fn nameless(scratch: &Path) -> Result<File> {
 
 struct Hashing<'a> {
     inner: &'a mut dyn Read,
-    hasher: Sha256,
+    hasher: Context,
     bytes: u64,
 }
 

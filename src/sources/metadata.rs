@@ -1,7 +1,7 @@
 //! A file's metadata: read from one, given to another.
 
 use std::ffi::OsStr;
-use std::fs::Metadata;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -11,6 +11,7 @@ use std::sync::{LazyLock, Mutex};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 use uzers::{Groups, Users, UsersCache};
+use xattr::FileExt;
 
 use crate::error::{Error, Result};
 
@@ -120,16 +121,8 @@ impl FileMetadata {
         if owned {
             let (uid, gid) = self.owner_here();
             let ids = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-            match rustix::fs::chownat(CWD, path, ids.0, ids.1, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(()) => {}
-                // Root of a rootless container has only some ids (EINVAL), and on
-                // some network mounts root may give nothing away (EPERM).
-                Err(e @ (Errno::INVAL | Errno::PERM)) => {
-                    owned = false;
-                    refused.push(format!("owner {uid}:{gid}: {}", std::io::Error::from(e).kind()));
-                }
-                Err(e) => return Err(Error::io("set the owner of", path, e.into())),
-            }
+            let outcome = rustix::fs::chownat(CWD, path, ids.0, ids.1, AtFlags::SYMLINK_NOFOLLOW);
+            owned = self.note_owner(outcome, path, &mut refused)?;
         }
         for (name, value) in &self.xattrs {
             if let Err(error) = xattr::set(path, OsStr::from_bytes(name), value) {
@@ -137,17 +130,67 @@ impl FileMetadata {
             }
         }
         if !is_symlink {
-            // After the owner, because a change of owner drops setuid; and with
-            // another owner, setuid would be for somebody else.
-            let mode = if owned { self.mode } else { self.mode & 0o1777 };
-            rustix::fs::chmodat(CWD, path, Mode::from_raw_mode(mode), AtFlags::empty())
+            // After the owner, because a change of owner drops setuid.
+            rustix::fs::chmodat(CWD, path, self.mode_for(owned), AtFlags::empty())
                 .map_err(|e| Error::io("set the mode of", path, e.into()))?;
         }
-        let mtime = Timespec { tv_sec: self.mtime.seconds, tv_nsec: self.mtime.nanos.into() };
-        let times = Timestamps { last_access: mtime, last_modification: mtime };
-        rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)
+        rustix::fs::utimensat(CWD, path, &self.times(), AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|e| Error::io("set the time of", path, e.into()))?;
         Ok(refused)
+    }
+
+    /// The same for an open file of this user's own making.
+    pub fn apply_to_file(&self, file: &File, path: &Path) -> Result<Vec<String>> {
+        let mut refused = Vec::new();
+        let mut owned = rustix::process::geteuid().is_root();
+        if owned {
+            let (uid, gid) = self.owner_here();
+            owned = self.note_owner(
+                rustix::fs::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))),
+                path,
+                &mut refused,
+            )?;
+        }
+        for (name, value) in &self.xattrs {
+            if let Err(error) = file.set_xattr(OsStr::from_bytes(name), value) {
+                refused.push(format!("extended attribute {}: {error}", String::from_utf8_lossy(name)));
+            }
+        }
+        rustix::fs::fchmod(file, self.mode_for(owned))
+            .map_err(|e| Error::io("set the mode of", path, e.into()))?;
+        rustix::fs::futimens(file, &self.times())
+            .map_err(|e| Error::io("set the time of", path, e.into()))?;
+        Ok(refused)
+    }
+
+    /// Whether the owner could be set.
+    fn note_owner(
+        &self,
+        outcome: rustix::io::Result<()>,
+        path: &Path,
+        refused: &mut Vec<String>,
+    ) -> Result<bool> {
+        match outcome {
+            Ok(()) => Ok(true),
+            // Root of a rootless container has only some ids (EINVAL), and on
+            // some network mounts root may give nothing away (EPERM).
+            Err(e @ (Errno::INVAL | Errno::PERM)) => {
+                let (uid, gid) = self.owner_here();
+                refused.push(format!("owner {uid}:{gid}: {}", std::io::Error::from(e).kind()));
+                Ok(false)
+            }
+            Err(e) => Err(Error::io("set the owner of", path, e.into())),
+        }
+    }
+
+    /// With another owner than it had, setuid would be for somebody else.
+    fn mode_for(&self, owned: bool) -> Mode {
+        Mode::from_raw_mode(if owned { self.mode } else { self.mode & 0o1777 })
+    }
+
+    fn times(&self) -> Timestamps {
+        let mtime = Timespec { tv_sec: self.mtime.seconds, tv_nsec: self.mtime.nanos.into() };
+        Timestamps { last_access: mtime, last_modification: mtime }
     }
 
     /// The owner on this machine: by name, else by number.

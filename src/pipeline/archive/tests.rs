@@ -1,9 +1,15 @@
 use std::io::Read;
 
 use super::*;
+use crate::gzip::Level;
 use crate::repository::manifest::{EntryType, FORMAT, Manifest, Needs};
 use crate::sources::file::{Content, open};
 use crate::sources::metadata::{FileMetadata, Mtime};
+use crate::workers::Workers;
+
+fn workers() -> Workers {
+    Workers::start().unwrap()
+}
 
 fn manifest() -> Manifest {
     Manifest {
@@ -43,7 +49,7 @@ type Seen = (Vec<u8>, EntryType, FileMetadata, Option<Vec<u8>>, u64, Vec<u8>);
 
 fn unpack(gzip: &[u8]) -> (Vec<Seen>, Ending) {
     let mut seen = Vec::new();
-    let (ending, _) = read(flate2::read::MultiGzDecoder::new(gzip), &mut |m| {
+    let (ending, _) = read(crate::gzip::GzipReader::new(gzip, &workers()), &mut |m| {
         let mut bytes = Vec::new();
         m.contents.read_to_end(&mut bytes).unwrap();
         seen.push((m.path.clone(), m.kind, m.metadata.clone(), m.link.clone(), m.size, bytes));
@@ -66,7 +72,7 @@ fn every_kind_of_member_comes_back_with_all_that_it_had() {
     let long = format!("files/{}/ünd\n\\so", "d".repeat(200)).into_bytes();
     let odd = b"files/\xff\xfe".to_vec();
     let about = |path| About { path, metadata: &meta, tier1: Some("g") };
-    let mut writer = ArchiveWriter::new(Vec::new(), scratch).unwrap();
+    let mut writer = ArchiveWriter::new(Vec::new(), Level::Default, &workers(), scratch).unwrap();
     writer.directory(&about(b"files/dir")).unwrap();
     writer.symlink(&about(b"files/link"), &[b'x'; 150]).unwrap();
     let mut content = Content::steady(open(&sparse).unwrap(), &sparse, scratch).unwrap();
@@ -74,11 +80,11 @@ fn every_kind_of_member_comes_back_with_all_that_it_had() {
     assert!(writer.hard_link(&about(&odd), (1, 2)).unwrap());
     assert!(!writer.hard_link(&about(&odd), (1, 3)).unwrap());
     writer.text(&about(b"files/empty"), b"").unwrap();
-    let mut member = crate::pipeline::gzip::GzipWriter::new(Vec::new());
+    let mut member = crate::gzip::GzipWriter::new(Vec::new(), Level::Default, &workers());
     std::io::Write::write_all(&mut member, b"SELECT 1;").unwrap();
     let member = member.finish().unwrap();
-    let sha = <sha2::Sha256 as sha2::Digest>::digest(b"SELECT 1;").into();
-    writer.compressed_file(&about(b"postgres/main.sql"), &mut member.as_slice(), 9, sha).unwrap();
+    let sha = ring::digest::digest(&ring::digest::SHA256, b"SELECT 1;");
+    writer.compressed_file(&about(b"postgres/main.sql"), &mut member.as_slice(), 9, &sha).unwrap();
     let gzip = writer.finish(&meta, &manifest(), scratch).unwrap();
 
     let (seen, ending) = unpack(&gzip);
@@ -111,7 +117,7 @@ fn every_kind_of_member_comes_back_with_all_that_it_had() {
 fn a_cut_or_lengthened_archive_is_noticed() {
     let dir = tempfile::tempdir().unwrap();
     let meta = metadata();
-    let mut writer = ArchiveWriter::new(Vec::new(), dir.path()).unwrap();
+    let mut writer = ArchiveWriter::new(Vec::new(), Level::Default, &workers(), dir.path()).unwrap();
     writer.text(&About { path: b"files/a", metadata: &meta, tier1: None }, b"x").unwrap();
     let gzip = writer.finish(&meta, &manifest(), dir.path()).unwrap();
     let mut tar = Vec::new();

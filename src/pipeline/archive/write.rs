@@ -6,16 +6,17 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, Write};
 use std::path::Path;
 
-use sha2::{Digest, Sha256};
+use ring::digest::{Context, Digest, SHA256, digest};
 use tar::{Builder, EntryType as TarType, Header};
 
 use super::pax::{Record, sparse_map};
 use super::{MANIFEST, SHA256SUMS, entry};
 use crate::error::{Error, Result};
-use crate::pipeline::gzip::GzipWriter;
+use crate::gzip::{GzipWriter, Level};
 use crate::repository::manifest::{EntryType, Manifest};
 use crate::sources::file::Content;
 use crate::sources::metadata::FileMetadata;
+use crate::workers::Workers;
 
 /// The largest number that fits an octal header field of 8 bytes.
 const SMALL_FIELD_MAX: u64 = 0o7_777_777;
@@ -30,6 +31,8 @@ pub struct ArchiveWriter<W: Write> {
     sums: BufWriter<File>,
     entries: BufWriter<File>,
     first_links: HashMap<(u64, u64), FirstLink>,
+    /// What is copied passes through here.
+    chunk: Vec<u8>,
     bytes: u64,
 }
 
@@ -52,14 +55,16 @@ pub struct About<'a> {
 }
 
 impl<W: Write> ArchiveWriter<W> {
-    /// Writes into `out`, with nameless files in `scratch`.
-    pub fn new(out: W, scratch: &Path) -> Result<Self> {
+    /// Writes into `out`, compressed by `workers`, with nameless files in
+    /// `scratch`.
+    pub fn new(out: W, level: Level, workers: &Workers, scratch: &Path) -> Result<Self> {
         let nameless = || tempfile::tempfile_in(scratch).map_err(|e| Error::io("write into", scratch, e));
         Ok(Self {
-            tar: Builder::new(GzipWriter::new(out)),
+            tar: Builder::new(GzipWriter::new(out, level, workers)),
             sums: BufWriter::new(nameless()?),
             entries: BufWriter::new(nameless()?),
             first_links: HashMap::new(),
+            chunk: vec![0; 128 * 1024],
             bytes: 0,
         })
     }
@@ -104,7 +109,7 @@ impl<W: Write> ArchiveWriter<W> {
         let pax = if map.is_empty() { vec![] } else { sparse_records(about.path, size) };
         let stored = stored + map.len() as u64;
         self.header(TarType::Regular, about, stored, None, pax)?;
-        let mut hasher = Sha256::new();
+        let mut hasher = Context::new(&SHA256);
         self.put(&map)?;
         let mut end = 0;
         for (offset, len) in segments {
@@ -114,7 +119,7 @@ impl<W: Write> ArchiveWriter<W> {
         }
         hash_zeros(&mut hasher, size - end);
         self.pad(stored)?;
-        let sha256 = hex::encode(hasher.finalize());
+        let sha256 = hex::encode(hasher.finish());
         if let Some(inode) = inode {
             let first = FirstLink { path: about.path.to_vec(), size, sha256: sha256.clone() };
             self.first_links.insert(inode, first);
@@ -129,7 +134,7 @@ impl<W: Write> ArchiveWriter<W> {
         about: &About<'_>,
         members: &mut dyn Read,
         size: u64,
-        sha256: [u8; 32],
+        sha256: &Digest,
     ) -> Result<()> {
         self.header(TarType::Regular, about, size, None, vec![])?;
         self.tar.get_mut().append_members(members).map_err(cannot)?;
@@ -137,13 +142,25 @@ impl<W: Write> ArchiveWriter<W> {
         self.record(about, EntryType::File, size, Some(hex::encode(sha256)), None, false)
     }
 
+    /// Adds a file whose contents and their SHA-256 are in memory. `changed`
+    /// when it changed while it was read.
+    pub fn small_file(
+        &mut self,
+        about: &About<'_>,
+        contents: &[u8],
+        sha256: &Digest,
+        changed: bool,
+    ) -> Result<()> {
+        let size = contents.len() as u64;
+        self.header(TarType::Regular, about, size, None, vec![])?;
+        self.put(contents)?;
+        self.pad(size)?;
+        self.record(about, EntryType::File, size, Some(hex::encode(sha256)), None, changed)
+    }
+
     /// Adds a file of our own from memory.
     pub fn text(&mut self, about: &About<'_>, text: &[u8]) -> Result<()> {
-        self.header(TarType::Regular, about, text.len() as u64, None, vec![])?;
-        self.put(text)?;
-        self.pad(text.len() as u64)?;
-        let sha256 = hex::encode(Sha256::digest(text));
-        self.record(about, EntryType::File, text.len() as u64, Some(sha256), None, false)
+        self.small_file(about, text, &digest(&SHA256, text), false)
     }
 
     /// Adds `SHA256SUMS` and, last of all, the manifest; returns the output.
@@ -163,11 +180,11 @@ impl<W: Write> ArchiveWriter<W> {
 
     fn own_file(&mut self, about: &About<'_>, source: &mut dyn Read, size: u64, record: bool) -> Result<()> {
         self.header(TarType::Regular, about, size, None, vec![])?;
-        let mut hasher = Sha256::new();
+        let mut hasher = Context::new(&SHA256);
         self.copy(source, size, &mut hasher)?;
         self.pad(size)?;
         if record {
-            let sha256 = hex::encode(hasher.finalize());
+            let sha256 = hex::encode(hasher.finish());
             self.record(about, EntryType::File, size, Some(sha256), None, false)?;
         }
         Ok(())
@@ -225,19 +242,18 @@ impl<W: Write> ArchiveWriter<W> {
         self.put(header.as_bytes())
     }
 
-    fn copy(&mut self, source: &mut dyn Read, len: u64, hasher: &mut Sha256) -> Result<()> {
-        let mut chunk = vec![0; 64 * 1024];
+    fn copy(&mut self, source: &mut dyn Read, len: u64, hasher: &mut Context) -> Result<()> {
         let mut left = len;
         while left > 0 {
-            let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(chunk.len());
-            let n = match source.read(&mut chunk[..wanted]) {
+            let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(self.chunk.len());
+            let n = match source.read(&mut self.chunk[..wanted]) {
                 Ok(0) => return Err(Error::failed("a source ended before its promised size")),
                 Ok(n) => n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 Err(e) => return Err(cannot(e)),
             };
-            hasher.update(&chunk[..n]);
-            self.put(&chunk[..n])?;
+            hasher.update(&self.chunk[..n]);
+            self.tar.get_mut().write_all(&self.chunk[..n]).map_err(cannot)?;
             left -= n as u64;
         }
         Ok(())
@@ -308,7 +324,7 @@ fn sparse_records(path: &[u8], size: u64) -> Vec<Record> {
     ]
 }
 
-fn hash_zeros(hasher: &mut Sha256, mut count: u64) {
+fn hash_zeros(hasher: &mut Context, mut count: u64) {
     static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
     while count > 0 {
         let n = usize::try_from(count).unwrap_or(usize::MAX).min(ZEROS.len());

@@ -8,9 +8,7 @@ use std::fs::File;
 use std::io::{BufWriter, Seek, Write};
 use std::path::Path;
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
-use sha2::{Digest, Sha256};
+use ring::digest::{Context, Digest, SHA256};
 
 use super::child::{Child, Pipes};
 use super::client::{Client, for_server, installed, needed_psql};
@@ -20,8 +18,10 @@ use super::inventory::{newest, read_with};
 use super::scan::{Found, Scan};
 use super::stderr::Stderr;
 use crate::error::{Error, Result};
+use crate::gzip::{GzipWriter, Level};
 use crate::repository::inventory::{Inventory, PsqlVersion};
 use crate::stop::Stop;
+use crate::workers::Workers;
 
 /// A complete dump of one cluster.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub struct Dump {
     /// The length of the SQL in bytes.
     pub bytes: u64,
     /// SHA-256 of the SQL.
-    pub sha256: [u8; 32],
+    pub sha256: Digest,
     /// What the cluster held, and the dump therefore holds. Databases that
     /// accept no connections are listed, marked, and not in the dump.
     pub inventory: Inventory,
@@ -47,16 +47,25 @@ pub struct Dump {
     pub needs_psql: PsqlVersion,
 }
 
+/// Where a dump is kept until it is packed, and how.
+#[derive(Clone, Copy)]
+pub struct Spool<'a> {
+    /// A directory for a nameless file.
+    pub folder: &'a Path,
+    /// How hard to compress.
+    pub level: Level,
+    /// Who compresses.
+    pub workers: &'a Workers,
+}
+
 /// Dumps the cluster behind `connection` with the installed client that fits
-/// it. `scratch` is a directory for the compressed dump; `on_bytes` is told
-/// how many more bytes of SQL have passed. Fails when the cluster cannot be
+/// it, into `spool`; `on_bytes` is told how many more bytes of SQL have passed. Fails when the cluster cannot be
 /// reached or not be read completely, when no client fits, and when `stop`
 /// says so; the client and all its children are gone then.
 pub fn dump(
     label: &str,
     connection: &Connection,
-    scratch: &Path,
-    gzip_level: u32,
+    spool: Spool<'_>,
     stop: &Stop,
     on_bytes: &mut dyn FnMut(u64),
 ) -> Result<Dump> {
@@ -64,7 +73,7 @@ pub fn dump(
     let psql = newest(&clients)?;
     let inventory = read_with(psql, connection, stop)?.inventory;
     let client = for_server(&clients, inventory.server_major)?;
-    let job = Job { label, connection, client, scratch, gzip_level };
+    let job = Job { label, connection, client, spool };
     job.run(inventory, stop, on_bytes, &|| Ok(read_with(psql, connection, stop)?.inventory))
 }
 
@@ -73,8 +82,7 @@ struct Job<'a> {
     label: &'a str,
     connection: &'a Connection,
     client: &'a Client,
-    scratch: &'a Path,
-    gzip_level: u32,
+    spool: Spool<'a>,
 }
 
 impl Job<'_> {
@@ -115,10 +123,10 @@ impl Job<'_> {
 
     fn stream(&self, stop: &Stop, on_bytes: &mut dyn FnMut(u64)) -> Result<Stream> {
         let broken =
-            |e| Error::from_io(&format!("cannot write the dump under {}", self.scratch.display()), e);
-        let file = tempfile::tempfile_in(self.scratch).map_err(broken)?;
-        let mut gzip = GzEncoder::new(BufWriter::new(file), Compression::new(self.gzip_level));
-        let (mut hasher, mut scan, mut bytes) = (Sha256::new(), Scan::default(), 0);
+            |e| Error::from_io(&format!("cannot write the dump under {}", self.spool.folder.display()), e);
+        let file = tempfile::tempfile_in(self.spool.folder).map_err(broken)?;
+        let mut gzip = GzipWriter::new(BufWriter::new(file), self.spool.level, self.spool.workers);
+        let (mut sha256, mut scan, mut bytes) = (Context::new(&SHA256), Scan::default(), 0);
 
         let mut command = self.client.command("pg_dumpall", self.connection);
         command.arg("-w");
@@ -127,7 +135,7 @@ impl Job<'_> {
         let pipes = Pipes { stdin: false, stdout: true };
         let mut child = Child::spawn(command, pipes, move |bytes| record.push(bytes))?;
         while let Some(piece) = child.read(stop)? {
-            hasher.update(&piece);
+            sha256.update(&piece);
             scan.push(&piece);
             gzip.write_all(&piece).map_err(broken)?;
             bytes += piece.len() as u64;
@@ -141,7 +149,7 @@ impl Job<'_> {
         let mut file = gzip.finish().and_then(|buffer| Ok(buffer.into_inner()?)).map_err(broken)?;
         let gzip_bytes = file.stream_position().map_err(broken)?;
         file.rewind().map_err(broken)?;
-        Ok(Stream { gzip: file, gzip_bytes, bytes, sha256: hasher.finalize().into(), found: scan.finish() })
+        Ok(Stream { gzip: file, gzip_bytes, bytes, sha256: sha256.finish(), found: scan.finish() })
     }
 
     /// What is not in the dump may have been dropped while it ran. It leaves
@@ -170,7 +178,7 @@ struct Stream {
     gzip: File,
     gzip_bytes: u64,
     bytes: u64,
-    sha256: [u8; 32],
+    sha256: Digest,
     found: Found,
 }
 

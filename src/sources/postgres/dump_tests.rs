@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use flate2::read::MultiGzDecoder;
 
-use super::super::testing::{ODD_DATABASE, ODD_ROLE, Server, fake_client};
+use super::super::testing::{ODD_DATABASE, ODD_ROLE, Server, fake_client, spool, workers};
 use super::*;
 use crate::repository::inventory::Database;
 
@@ -35,12 +35,12 @@ fn dump_by(script: &str, before: Inventory, after: Inventory, stop: &Stop) -> Re
     let scratch = tempfile::tempdir().unwrap();
     let client = fake_client(scratch.path(), script);
     let connection = Connection::from_url("postgres://u:geheim@h/d").unwrap();
+    let workers = workers();
     let job = Job {
         label: "main",
         connection: &connection,
         client: &client,
-        scratch: scratch.path(),
-        gzip_level: 1,
+        spool: spool(scratch.path(), &workers),
     };
     let result = job.run(before, stop, &mut |_| {}, &|| Ok(after.clone()));
     let left: Vec<_> =
@@ -61,13 +61,15 @@ fn a_real_cluster_is_dumped_with_hash_inventory_and_versions() {
     let mut passed = 0;
     let scratch = server.scratch.path();
     let mut dump =
-        dump("main", &server.connection(), scratch, 6, &Stop::default(), &mut |bytes| passed += bytes)
-            .unwrap();
+        dump("main", &server.connection(), spool(scratch, &workers()), &Stop::default(), &mut |bytes| {
+            passed += bytes
+        })
+        .unwrap();
     let mut sql = Vec::new();
     MultiGzDecoder::new(&mut dump.gzip).read_to_end(&mut sql).unwrap();
     assert_eq!((sql.len() as u64, passed), (dump.bytes, dump.bytes));
     assert_eq!(dump.gzip_bytes, dump.gzip.metadata().unwrap().len());
-    assert_eq!(dump.sha256, <[u8; 32]>::from(Sha256::digest(&sql)));
+    assert_eq!(dump.sha256.as_ref(), ring::digest::digest(&SHA256, &sql).as_ref());
     assert_eq!((dump.client_major, dump.needs_psql.to_string().as_str()), (15, "15.14"));
     assert_eq!(dump.inventory.roles.len(), 4);
     assert_eq!((dump.inventory.bootstrap_role.as_str(), dump.inventory.bootstrap_grants), ("boot", true));
@@ -84,10 +86,13 @@ fn a_database_with_a_line_break_in_its_name_is_refused_by_its_name() {
     let server = Server::start("boot");
     server.sql("postgres", "CREATE DATABASE \"a\nb\";");
     let scratch = server.scratch.path();
-    let error = dump("main", &server.connection(), scratch, 1, &Stop::default(), &mut |_| {}).unwrap_err();
+    let error = dump("main", &server.connection(), spool(scratch, &workers()), &Stop::default(), &mut |_| {})
+        .unwrap_err();
     assert!(error.message().contains(r#"database "a\nb" has a line break"#), "{error}");
     server.sql("postgres", "ALTER DATABASE \"a\nb\" ALLOW_CONNECTIONS false;");
-    assert!(dump("main", &server.connection(), scratch, 1, &Stop::default(), &mut |_| {}).is_ok());
+    assert!(
+        dump("main", &server.connection(), spool(scratch, &workers()), &Stop::default(), &mut |_| {}).is_ok()
+    );
 }
 
 #[test]
@@ -97,7 +102,8 @@ fn a_wrong_password_and_missing_rights_are_told_apart_without_the_password() {
     server.demand_passwords_except_from("boot");
     let try_as = |password: &str| {
         let connection = server.login("app", password);
-        dump("main", &connection, server.scratch.path(), 1, &Stop::default(), &mut |_| {}).unwrap_err()
+        dump("main", &connection, spool(server.scratch.path(), &workers()), &Stop::default(), &mut |_| {})
+            .unwrap_err()
     };
     let error = try_as("geheim-falsch");
     assert!(error.message().starts_with("the server refused the password ("), "{error}");
@@ -114,7 +120,8 @@ fn a_wrong_password_and_missing_rights_are_told_apart_without_the_password() {
 fn nobody_there_is_cannot_connect() {
     let scratch = tempfile::tempdir().unwrap();
     let connection = Connection::from_url("postgres://u:geheim@127.0.0.1:1/d").unwrap();
-    let error = dump("main", &connection, scratch.path(), 1, &Stop::default(), &mut |_| {}).unwrap_err();
+    let error = dump("main", &connection, spool(scratch.path(), &workers()), &Stop::default(), &mut |_| {})
+        .unwrap_err();
     assert!(error.message().starts_with("cannot connect to PostgreSQL at 127.0.0.1:1/u"), "{error}");
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use flate2::read::MultiGzDecoder;
 
 use super::super::dump::{Dump, dump};
-use super::super::testing::{ODD_DATABASE, ODD_ROLE, Server};
+use super::super::testing::{ODD_DATABASE, ODD_ROLE, Server, spool, workers};
 use super::*;
 
 const HASHES: &str =
@@ -12,7 +12,14 @@ const HASHES: &str =
 const ROWS: &str = "SELECT count(*), md5(string_agg(words, ',' ORDER BY id)) FROM t;";
 
 fn dump_of(server: &Server) -> Dump {
-    dump("main", &server.connection(), server.scratch.path(), 1, &Stop::default(), &mut |_| {}).unwrap()
+    dump(
+        "main",
+        &server.connection(),
+        spool(server.scratch.path(), &workers()),
+        &Stop::default(),
+        &mut |_| {},
+    )
+    .unwrap()
 }
 
 fn expected(dump: &Dump) -> Expected<'_> {

@@ -11,8 +11,21 @@ use tempfile::TempDir;
 use super::client::{Client, installed};
 use super::cluster::Cluster;
 use super::connection::Connection;
+use super::dump::Spool;
 use super::query::ask;
+use crate::gzip::Level;
 use crate::stop::Stop;
+use crate::workers::Workers;
+
+/// Workers for one dump.
+pub(super) fn workers() -> Workers {
+    Workers::start().unwrap()
+}
+
+/// A place for one dump.
+pub(super) fn spool<'a>(folder: &'a Path, workers: &'a Workers) -> Spool<'a> {
+    Spool { folder, level: Level::Fast, workers }
+}
 
 /// A role's name with everything that may go wrong in one.
 pub(super) const ODD_ROLE: &str = "o'dd \"q\"\n\\connect nowhere\nnl";

@@ -1,0 +1,365 @@
+//! Gzip and its inverse, on all cores.
+//!
+//! The stream is cut into pieces of 1 MiB, each of which becomes a gzip member
+//! of its own; every gzip reads them as one stream (RFC 1952, section 2.2). A
+//! member carries its own length in an extra field (section 2.3.1.1), so that a
+//! reader finds the next one without inflating this one first. Members without
+//! it, from older versions of this program and from others, are read one after
+//! the other.
+
+use std::io::{self, BufRead, Chain, Cursor, Read, Write};
+
+use flate2::bufread::GzDecoder;
+use libdeflater::{CompressionLvl, Compressor, Crc, Decompressor};
+use serde::Deserialize;
+
+use crate::workers::{InOrder, Workers};
+
+/// What a member holds at most, before compression. Larger ones would save less
+/// than half a percent and cost memory for every worker.
+const MEMBER_BYTES: usize = 1024 * 1024;
+
+/// Incompressible data is looked for in units of this.
+const PIECE_BYTES: usize = 128 * 1024;
+
+/// What is looked at of a piece to see whether all of it is worth compressing:
+/// so many samples, evenly spread, of so many bytes.
+const SAMPLES: usize = 4;
+const SAMPLE_BYTES: usize = 2 * 1024;
+
+/// Deflate, an extra field, no name, no time, an unknown system; then the extra
+/// field's length, our subfield's name and its length.
+const HEADER: [u8; 16] = [0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 255, 8, 0, b'O', b'S', 4, 0];
+
+/// [`HEADER`] and the member's length: 4 bytes, little-endian, all included.
+const HEADER_BYTES: usize = HEADER.len() + 4;
+
+/// CRC-32 and length of the contents.
+const TRAILER_BYTES: usize = 8;
+
+/// The longest member of ours that is read at once: stored blocks add 5 bytes
+/// to 64 KiB.
+const MEMBER_LENGTH_MAX: usize = MEMBER_BYTES + MEMBER_BYTES / 1024 + HEADER_BYTES + TRAILER_BYTES;
+
+/// How hard to compress.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// As small as `gzip -6` makes it, within half a percent.
+    #[default]
+    Default,
+    /// About twice as fast as that, and some percent larger.
+    Fast,
+}
+
+impl Level {
+    /// libdeflate's level for it. Its `fastest()` is 0, which does not compress.
+    fn deflate(self) -> CompressionLvl {
+        let level = match self {
+            Self::Default => 5,
+            Self::Fast => 1,
+        };
+        CompressionLvl::new(level).unwrap_or_default()
+    }
+}
+
+/// Compresses what is written to it. [`GzipWriter::finish`] must be called:
+/// dropping a writer loses what is under way.
+pub struct GzipWriter<W: Write> {
+    out: W,
+    level: Level,
+    block: Vec<u8>,
+    members: InOrder<io::Result<Vec<u8>>>,
+    is_empty: bool,
+}
+
+impl<W: Write> GzipWriter<W> {
+    /// Compresses into `out`.
+    pub fn new(out: W, level: Level, workers: &Workers) -> Self {
+        Self { out, level, block: Vec::new(), members: InOrder::new(workers), is_empty: true }
+    }
+
+    /// Copies `members`, which are gzip members already, behind all that has
+    /// been written.
+    pub fn append_members(&mut self, members: &mut dyn Read) -> io::Result<u64> {
+        self.submit();
+        self.drain()?;
+        self.is_empty = false;
+        let mut chunk = vec![0; 64 * 1024];
+        let mut copied = 0;
+        loop {
+            match members.read(&mut chunk) {
+                Ok(0) => return Ok(copied),
+                Ok(n) => {
+                    self.out.write_all(&chunk[..n])?;
+                    copied += n as u64;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// Writes the rest and gives the output back.
+    pub fn finish(mut self) -> io::Result<W> {
+        if !self.block.is_empty() || self.is_empty {
+            self.submit();
+        }
+        self.drain()?;
+        Ok(self.out)
+    }
+
+    fn submit(&mut self) {
+        if self.block.is_empty() && !self.is_empty {
+            return;
+        }
+        let block = std::mem::take(&mut self.block);
+        let level = self.level;
+        self.is_empty = false;
+        self.members.submit(move || compress(&block, level));
+    }
+
+    fn drain(&mut self) -> io::Result<()> {
+        while let Some(members) = self.members.take() {
+            self.out.write_all(&members??)?;
+        }
+        Ok(())
+    }
+}
+
+impl<W: Write> Write for GzipWriter<W> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        if self.block.capacity() == 0 {
+            self.block.reserve_exact(MEMBER_BYTES);
+        }
+        let n = buf.len().min(MEMBER_BYTES - self.block.len());
+        self.block.extend_from_slice(&buf[..n]);
+        if self.block.len() == MEMBER_BYTES {
+            while self.members.is_full() {
+                if let Some(members) = self.members.take() {
+                    self.out.write_all(&members??)?;
+                }
+            }
+            self.submit();
+        }
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// One member, or several when parts of the block are not worth compressing.
+fn compress(block: &[u8], level: Level) -> io::Result<Vec<u8>> {
+    let mut compressor = Compressor::new(level.deflate());
+    let mut sampler = Compressor::new(Level::Fast.deflate());
+    let mut members = Vec::with_capacity(block.len() / 2);
+    let dense: Vec<bool> = block.chunks(PIECE_BYTES).map(|piece| is_dense(piece, &mut sampler)).collect();
+    let mut start = 0;
+    for run in dense.chunk_by(|a, b| a == b) {
+        let end = (start + run.len() * PIECE_BYTES).min(block.len());
+        append_member(&mut members, &block[start..end], (!run[0]).then_some(&mut compressor))?;
+        start = end;
+    }
+    if block.is_empty() {
+        append_member(&mut members, block, Some(&mut compressor))?;
+    }
+    Ok(members)
+}
+
+/// Appends one member; stored as it is without a compressor.
+fn append_member(
+    members: &mut Vec<u8>,
+    contents: &[u8],
+    compressor: Option<&mut Compressor>,
+) -> io::Result<()> {
+    let start = members.len();
+    members.extend_from_slice(&HEADER);
+    members.extend_from_slice(&[0; 4]);
+    match compressor {
+        Some(compressor) => deflate(members, contents, compressor)?,
+        None => store(members, contents),
+    }
+    let mut crc = Crc::new();
+    crc.update(contents);
+    members.extend_from_slice(&crc.sum().to_le_bytes());
+    // A block is far below 4 GiB.
+    members.extend_from_slice(&(contents.len() as u32).to_le_bytes());
+    let length = (members.len() - start) as u32;
+    members[start + HEADER.len()..start + HEADER_BYTES].copy_from_slice(&length.to_le_bytes());
+    Ok(())
+}
+
+fn deflate(out: &mut Vec<u8>, contents: &[u8], compressor: &mut Compressor) -> io::Result<()> {
+    let start = out.len();
+    out.resize(start + compressor.deflate_compress_bound(contents.len()), 0);
+    let n = compressor
+        .deflate_compress(contents, &mut out[start..])
+        .map_err(|e| io::Error::other(format!("cannot compress: {e}")))?;
+    out.truncate(start + n);
+    Ok(())
+}
+
+/// Deflate's blocks without compression (RFC 1951, section 3.2.4).
+fn store(out: &mut Vec<u8>, contents: &[u8]) {
+    out.reserve(contents.len() + contents.len() / 1024);
+    let mut blocks = contents.chunks(usize::from(u16::MAX)).peekable();
+    while let Some(block) = blocks.next() {
+        let length = block.len() as u16;
+        out.push(u8::from(blocks.peek().is_none()));
+        out.extend_from_slice(&length.to_le_bytes());
+        out.extend_from_slice(&(!length).to_le_bytes());
+        out.extend_from_slice(block);
+    }
+}
+
+/// Whether a piece looks like random bytes: images, archives, ciphertext.
+/// Deflating those costs ten times what storing them does and saves nothing.
+fn is_dense(piece: &[u8], sampler: &mut Compressor) -> bool {
+    if piece.len() < PIECE_BYTES {
+        return false;
+    }
+    let starts = piece.chunks(PIECE_BYTES / SAMPLES);
+    let sample: Vec<u8> = starts.flat_map(|part| &part[..SAMPLE_BYTES]).copied().collect();
+    if entropy(&sample) < 7.9 {
+        return false;
+    }
+    // All byte values are about as frequent: random, or counters and tables,
+    // whose repetitions a compressor finds.
+    let mut out = vec![0; sampler.deflate_compress_bound(sample.len())];
+    sampler.deflate_compress(&sample, &mut out).is_ok_and(|n| n > sample.len() * 99 / 100)
+}
+
+/// Shannon's entropy of the bytes taken one by one, in bits for each, 0 to 8.
+fn entropy(bytes: &[u8]) -> f64 {
+    let mut counts = [0_u32; 256];
+    for byte in bytes {
+        counts[usize::from(*byte)] += 1;
+    }
+    let total = bytes.len() as f64;
+    let shares = counts.iter().filter(|n| **n > 0).map(|n| f64::from(*n) / total);
+    shares.map(|share| -share * share.log2()).sum()
+}
+
+/// Inflates a stream of members, several at a time where they tell their length.
+pub struct GzipReader<R> {
+    // `None` only while a member is read one byte after the other.
+    source: Option<R>,
+    streamed: Option<GzDecoder<Chain<Cursor<Vec<u8>>, R>>>,
+    /// A member that cannot be read at once, from its first bytes; after `blocks`.
+    foreign: Option<Vec<u8>>,
+    blocks: InOrder<io::Result<Vec<u8>>>,
+    block: Vec<u8>,
+    at: usize,
+    ended: bool,
+}
+
+impl<R: BufRead> GzipReader<R> {
+    /// Inflates what `source` holds.
+    pub fn new(source: R, workers: &Workers) -> Self {
+        Self {
+            source: Some(source),
+            streamed: None,
+            foreign: None,
+            blocks: InOrder::new(workers),
+            block: Vec::new(),
+            at: 0,
+            ended: false,
+        }
+    }
+
+    /// The source, once everything has been read.
+    pub fn into_inner(self) -> Option<R> {
+        self.source
+    }
+
+    /// Reads ahead: gives members to the workers until they have enough.
+    fn read_ahead(&mut self) -> io::Result<()> {
+        while !self.ended && self.foreign.is_none() && !self.blocks.is_full() {
+            let Some(source) = self.source.as_mut() else { return Ok(()) };
+            let mut head = Vec::with_capacity(HEADER_BYTES);
+            source.take(HEADER_BYTES as u64).read_to_end(&mut head)?;
+            if head.is_empty() {
+                self.ended = true;
+                return Ok(());
+            }
+            match own_length(&head) {
+                Some(length) => {
+                    let mut member = head;
+                    member.reserve_exact(length - HEADER_BYTES);
+                    source.take((length - HEADER_BYTES) as u64).read_to_end(&mut member)?;
+                    self.blocks.submit(move || inflate(&member, length));
+                }
+                None => self.foreign = Some(head),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the next bytes available; `false` at the end.
+    fn advance(&mut self) -> io::Result<bool> {
+        self.read_ahead()?;
+        if let Some(block) = self.blocks.take() {
+            self.block = block??;
+            self.at = 0;
+            return Ok(true);
+        }
+        let Some(head) = self.foreign.take() else { return Ok(false) };
+        if let Some(source) = self.source.take() {
+            self.streamed = Some(GzDecoder::new(Cursor::new(head).chain(source)));
+        }
+        Ok(true)
+    }
+}
+
+impl<R: BufRead> Read for GzipReader<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if self.at < self.block.len() {
+                let n = buf.len().min(self.block.len() - self.at);
+                buf[..n].copy_from_slice(&self.block[self.at..self.at + n]);
+                self.at += n;
+                return Ok(n);
+            }
+            if let Some(streamed) = self.streamed.as_mut() {
+                let n = streamed.read(buf)?;
+                if n > 0 || buf.is_empty() {
+                    return Ok(n);
+                }
+                // A member is longer than the bytes that were looked at first.
+                self.source = self.streamed.take().map(|decoder| decoder.into_inner().into_inner().1);
+            }
+            if !self.advance()? {
+                return Ok(0);
+            }
+        }
+    }
+}
+
+/// The length of a member of ours, from its header.
+fn own_length(head: &[u8]) -> Option<usize> {
+    let length = head.strip_prefix(HEADER.as_slice())?;
+    let length = u32::from_le_bytes(length.try_into().ok()?) as usize;
+    (HEADER_BYTES + TRAILER_BYTES..=MEMBER_LENGTH_MAX).contains(&length).then_some(length)
+}
+
+/// Inflates a member that said that it has `length` bytes.
+fn inflate(member: &[u8], length: usize) -> io::Result<Vec<u8>> {
+    let damaged =
+        || io::Error::new(io::ErrorKind::InvalidData, "a gzip member does not inflate to what it says");
+    let (_, size) = member.split_last_chunk::<4>().ok_or_else(damaged)?;
+    let size = u32::from_le_bytes(*size) as usize;
+    if size > MEMBER_BYTES || member.len() != length {
+        return Err(damaged());
+    }
+    let mut block = vec![0; size];
+    // Checks the CRC, and that exactly `size` bytes come out.
+    match Decompressor::new().gzip_decompress(member, &mut block) {
+        Ok(n) if n == size => Ok(block),
+        _ => Err(damaged()),
+    }
+}
+
+#[cfg(test)]
+mod tests;
