@@ -20,9 +20,9 @@ use crate::workers::{InOrder, Workers};
 const MEMBER_BYTES: usize = 1024 * 1024;
 
 /// Incompressible data is looked for in units of this.
-const PIECE_BYTES: usize = 128 * 1024;
+const UNIT_BYTES: usize = 128 * 1024;
 
-/// What is looked at of a piece to see whether all of it is worth compressing:
+/// What is looked at of a unit to see whether all of it is worth compressing:
 /// so many samples, evenly spread, of so many bytes.
 const SAMPLES: usize = 4;
 const SAMPLE_BYTES: usize = 2 * 1024;
@@ -68,15 +68,31 @@ impl Level {
 pub struct GzipWriter<W: Write> {
     out: W,
     level: Level,
-    block: Vec<u8>,
-    members: InOrder<io::Result<Vec<u8>>>,
+    now: Piece,
+    pieces: InOrder<io::Result<Piece>>,
+    /// Done with; their buffers are used again, so that memory stays what it is.
+    spare: Vec<Piece>,
     is_empty: bool,
+}
+
+/// A piece of the stream on both sides of the compression.
+#[derive(Default)]
+struct Piece {
+    plain: Vec<u8>,
+    packed: Vec<u8>,
 }
 
 impl<W: Write> GzipWriter<W> {
     /// Compresses into `out`.
     pub fn new(out: W, level: Level, workers: &Workers) -> Self {
-        Self { out, level, block: Vec::new(), members: InOrder::new(workers), is_empty: true }
+        Self {
+            out,
+            level,
+            now: Piece::default(),
+            pieces: InOrder::new(workers),
+            spare: Vec::new(),
+            is_empty: true,
+        }
     }
 
     /// Copies `members`, which are gzip members already, behind all that has
@@ -102,7 +118,7 @@ impl<W: Write> GzipWriter<W> {
 
     /// Writes the rest and gives the output back.
     pub fn finish(mut self) -> io::Result<W> {
-        if !self.block.is_empty() || self.is_empty {
+        if !self.now.plain.is_empty() || self.is_empty {
             self.submit();
         }
         self.drain()?;
@@ -110,35 +126,43 @@ impl<W: Write> GzipWriter<W> {
     }
 
     fn submit(&mut self) {
-        if self.block.is_empty() && !self.is_empty {
+        if self.now.plain.is_empty() && !self.is_empty {
             return;
         }
-        let block = std::mem::take(&mut self.block);
+        let mut piece = std::mem::replace(&mut self.now, self.spare.pop().unwrap_or_default());
         let level = self.level;
         self.is_empty = false;
-        self.members.submit(move || compress(&block, level));
+        self.pieces.submit(move || compress(&mut piece, level).map(|()| piece));
     }
 
     fn drain(&mut self) -> io::Result<()> {
-        while let Some(members) = self.members.take() {
-            self.out.write_all(&members??)?;
-        }
+        while self.put_oldest()? {}
         Ok(())
+    }
+
+    /// Writes the oldest piece that is under way, if any.
+    fn put_oldest(&mut self) -> io::Result<bool> {
+        let Some(piece) = self.pieces.take() else { return Ok(false) };
+        let mut piece = piece??;
+        self.out.write_all(&piece.packed)?;
+        piece.plain.clear();
+        piece.packed.clear();
+        self.spare.push(piece);
+        Ok(true)
     }
 }
 
 impl<W: Write> Write for GzipWriter<W> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        if self.block.capacity() == 0 {
-            self.block.reserve_exact(MEMBER_BYTES);
+        let plain = &mut self.now.plain;
+        if plain.capacity() == 0 {
+            plain.reserve_exact(MEMBER_BYTES);
         }
-        let n = buf.len().min(MEMBER_BYTES - self.block.len());
-        self.block.extend_from_slice(&buf[..n]);
-        if self.block.len() == MEMBER_BYTES {
-            while self.members.is_full() {
-                if let Some(members) = self.members.take() {
-                    self.out.write_all(&members??)?;
-                }
+        let n = buf.len().min(MEMBER_BYTES - plain.len());
+        plain.extend_from_slice(&buf[..n]);
+        if plain.len() == MEMBER_BYTES {
+            while self.pieces.is_full() {
+                self.put_oldest()?;
             }
             self.submit();
         }
@@ -150,22 +174,22 @@ impl<W: Write> Write for GzipWriter<W> {
     }
 }
 
-/// One member, or several when parts of the block are not worth compressing.
-fn compress(block: &[u8], level: Level) -> io::Result<Vec<u8>> {
+/// One member, or several when parts of the piece are not worth compressing.
+fn compress(piece: &mut Piece, level: Level) -> io::Result<()> {
     let mut compressor = Compressor::new(level.deflate());
     let mut sampler = Compressor::new(Level::Fast.deflate());
-    let mut members = Vec::with_capacity(block.len() / 2);
-    let dense: Vec<bool> = block.chunks(PIECE_BYTES).map(|piece| is_dense(piece, &mut sampler)).collect();
+    let Piece { plain, packed } = piece;
+    let dense: Vec<bool> = plain.chunks(UNIT_BYTES).map(|unit| is_dense(unit, &mut sampler)).collect();
     let mut start = 0;
     for run in dense.chunk_by(|a, b| a == b) {
-        let end = (start + run.len() * PIECE_BYTES).min(block.len());
-        append_member(&mut members, &block[start..end], (!run[0]).then_some(&mut compressor))?;
+        let end = (start + run.len() * UNIT_BYTES).min(plain.len());
+        append_member(packed, &plain[start..end], (!run[0]).then_some(&mut compressor))?;
         start = end;
     }
-    if block.is_empty() {
-        append_member(&mut members, block, Some(&mut compressor))?;
+    if plain.is_empty() {
+        append_member(packed, plain, Some(&mut compressor))?;
     }
-    Ok(members)
+    Ok(())
 }
 
 /// Appends one member; stored as it is without a compressor.
@@ -214,13 +238,13 @@ fn store(out: &mut Vec<u8>, contents: &[u8]) {
     }
 }
 
-/// Whether a piece looks like random bytes: images, archives, ciphertext.
+/// Whether a unit looks like random bytes: images, archives, ciphertext.
 /// Deflating those costs ten times what storing them does and saves nothing.
-fn is_dense(piece: &[u8], sampler: &mut Compressor) -> bool {
-    if piece.len() < PIECE_BYTES {
+fn is_dense(unit: &[u8], sampler: &mut Compressor) -> bool {
+    if unit.len() < UNIT_BYTES {
         return false;
     }
-    let starts = piece.chunks(PIECE_BYTES / SAMPLES);
+    let starts = unit.chunks(UNIT_BYTES / SAMPLES);
     let sample: Vec<u8> = starts.flat_map(|part| &part[..SAMPLE_BYTES]).copied().collect();
     if entropy(&sample) < 7.9 {
         return false;
@@ -247,11 +271,13 @@ pub struct GzipReader<R> {
     // `None` only while a member is read one byte after the other.
     source: Option<R>,
     streamed: Option<GzDecoder<Chain<Cursor<Vec<u8>>, R>>>,
-    /// A member that cannot be read at once, from its first bytes; after `blocks`.
+    /// A member that cannot be read at once, from its first bytes; after `pieces`.
     foreign: Option<Vec<u8>>,
-    blocks: InOrder<io::Result<Vec<u8>>>,
-    block: Vec<u8>,
+    pieces: InOrder<io::Result<Piece>>,
+    /// What is being read, from `at`.
+    now: Piece,
     at: usize,
+    spare: Vec<Piece>,
     ended: bool,
 }
 
@@ -262,9 +288,10 @@ impl<R: BufRead> GzipReader<R> {
             source: Some(source),
             streamed: None,
             foreign: None,
-            blocks: InOrder::new(workers),
-            block: Vec::new(),
+            pieces: InOrder::new(workers),
+            now: Piece::default(),
             at: 0,
+            spare: Vec::new(),
             ended: false,
         }
     }
@@ -276,22 +303,22 @@ impl<R: BufRead> GzipReader<R> {
 
     /// Reads ahead: gives members to the workers until they have enough.
     fn read_ahead(&mut self) -> io::Result<()> {
-        while !self.ended && self.foreign.is_none() && !self.blocks.is_full() {
+        while !self.ended && self.foreign.is_none() && !self.pieces.is_full() {
             let Some(source) = self.source.as_mut() else { return Ok(()) };
-            let mut head = Vec::with_capacity(HEADER_BYTES);
-            source.take(HEADER_BYTES as u64).read_to_end(&mut head)?;
-            if head.is_empty() {
+            let mut piece = self.spare.pop().unwrap_or_default();
+            piece.packed.clear();
+            source.take(HEADER_BYTES as u64).read_to_end(&mut piece.packed)?;
+            if piece.packed.is_empty() {
                 self.ended = true;
                 return Ok(());
             }
-            match own_length(&head) {
+            match own_length(&piece.packed) {
                 Some(length) => {
-                    let mut member = head;
-                    member.reserve_exact(length - HEADER_BYTES);
-                    source.take((length - HEADER_BYTES) as u64).read_to_end(&mut member)?;
-                    self.blocks.submit(move || inflate(&member, length));
+                    piece.packed.reserve(length - HEADER_BYTES);
+                    source.take((length - HEADER_BYTES) as u64).read_to_end(&mut piece.packed)?;
+                    self.pieces.submit(move || inflate(&mut piece, length).map(|()| piece));
                 }
-                None => self.foreign = Some(head),
+                None => self.foreign = Some(piece.packed),
             }
         }
         Ok(())
@@ -300,8 +327,8 @@ impl<R: BufRead> GzipReader<R> {
     /// Makes the next bytes available; `false` at the end.
     fn advance(&mut self) -> io::Result<bool> {
         self.read_ahead()?;
-        if let Some(block) = self.blocks.take() {
-            self.block = block??;
+        if let Some(piece) = self.pieces.take() {
+            self.spare.push(std::mem::replace(&mut self.now, piece??));
             self.at = 0;
             return Ok(true);
         }
@@ -316,9 +343,8 @@ impl<R: BufRead> GzipReader<R> {
 impl<R: BufRead> Read for GzipReader<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         loop {
-            if self.at < self.block.len() {
-                let n = buf.len().min(self.block.len() - self.at);
-                buf[..n].copy_from_slice(&self.block[self.at..self.at + n]);
+            if self.at < self.now.plain.len() {
+                let n = (&self.now.plain[self.at..]).read(buf)?;
                 self.at += n;
                 return Ok(n);
             }
@@ -345,18 +371,18 @@ fn own_length(head: &[u8]) -> Option<usize> {
 }
 
 /// Inflates a member that said that it has `length` bytes.
-fn inflate(member: &[u8], length: usize) -> io::Result<Vec<u8>> {
+fn inflate(piece: &mut Piece, length: usize) -> io::Result<()> {
     let damaged =
         || io::Error::new(io::ErrorKind::InvalidData, "a gzip member does not inflate to what it says");
-    let (_, size) = member.split_last_chunk::<4>().ok_or_else(damaged)?;
+    let (_, size) = piece.packed.split_last_chunk::<4>().ok_or_else(damaged)?;
     let size = u32::from_le_bytes(*size) as usize;
-    if size > MEMBER_BYTES || member.len() != length {
+    if size > MEMBER_BYTES || piece.packed.len() != length {
         return Err(damaged());
     }
-    let mut block = vec![0; size];
+    piece.plain.resize(size, 0);
     // Checks the CRC, and that exactly `size` bytes come out.
-    match Decompressor::new().gzip_decompress(member, &mut block) {
-        Ok(n) if n == size => Ok(block),
+    match Decompressor::new().gzip_decompress(&piece.packed, &mut piece.plain) {
+        Ok(n) if n == size => Ok(()),
         _ => Err(damaged()),
     }
 }

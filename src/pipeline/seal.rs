@@ -21,7 +21,7 @@ pub const BLOCK_BYTES: usize = 4 * 1024 * 1024;
 
 /// What each of several tokens holds. The `fernet` crate has five copies of a
 /// block in memory while it works on it, for each worker.
-const SHARE_BYTES: usize = 512 * 1024;
+const SHARE_BYTES: usize = 256 * 1024;
 
 /// The longest line that is read. Our own tokens are 5.6 MB; what the earlier
 /// Python system stored is one token of whatever size it had.
@@ -43,7 +43,9 @@ pub struct Sealer<W> {
     /// the next share.
     block: Vec<u8>,
     is_long: bool,
-    tokens: InOrder<String>,
+    tokens: InOrder<(String, Vec<u8>)>,
+    /// A share that was sealed; its buffer is used again.
+    spare: Vec<Vec<u8>>,
     sealed: Sealed<W>,
 }
 
@@ -75,6 +77,7 @@ impl<W: Write> Sealer<W> {
             block: Vec::new(),
             is_long: false,
             tokens: InOrder::new(workers),
+            spare: Vec::new(),
             sealed: Sealed { out, ends: Vec::new() },
         })
     }
@@ -85,24 +88,30 @@ impl<W: Write> Sealer<W> {
             let block = std::mem::take(&mut self.block);
             self.submit(block)?;
         }
-        while let Some(token) = self.tokens.take() {
-            self.sealed.push(&token?)?;
-        }
+        while self.put_oldest()? {}
         self.sealed.out.flush().map_err(cannot_write)?;
         Ok(self.sealed)
     }
 
     fn submit(&mut self, block: Vec<u8>) -> Result<()> {
         while self.tokens.is_full() {
-            if let Some(token) = self.tokens.take() {
-                self.sealed.push(&token?)?;
-            }
+            self.put_oldest()?;
         }
         let fernet = Arc::clone(&self.fernet);
         // A clock before 1970 would make the crate panic if it asked by itself.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        self.tokens.submit(move || fernet.encrypt_at_time(&block, now));
+        self.tokens.submit(move || (fernet.encrypt_at_time(&block, now), block));
         Ok(())
+    }
+
+    /// Writes the oldest token that is under way, if any.
+    fn put_oldest(&mut self) -> Result<bool> {
+        let Some(token) = self.tokens.take() else { return Ok(false) };
+        let (token, mut share) = token?;
+        self.sealed.push(&token)?;
+        share.clear();
+        self.spare.push(share);
+        Ok(true)
     }
 }
 
@@ -128,12 +137,19 @@ impl<W: Write> Write for Sealer<W> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         let room = if self.is_long { SHARE_BYTES } else { BLOCK_BYTES };
         if self.block.len() == room && !buf.is_empty() {
-            // There is more than one token's worth: no need to wait for all of it.
-            self.is_long = true;
-            for share in std::mem::take(&mut self.block).chunks(SHARE_BYTES) {
-                self.submit(share.to_vec())?;
+            let full = std::mem::take(&mut self.block);
+            if self.is_long {
+                self.submit(full)?;
+            } else {
+                // More than one token's worth: no need to wait for all of it.
+                self.is_long = true;
+                for share in full.chunks(SHARE_BYTES) {
+                    let mut copy = self.spare.pop().unwrap_or_default();
+                    copy.extend_from_slice(share);
+                    self.submit(copy)?;
+                }
             }
-            self.block.reserve_exact(SHARE_BYTES);
+            self.block = self.spare.pop().unwrap_or_default();
             return self.write(buf);
         }
         let n = buf.len().min(room - self.block.len());
@@ -153,8 +169,10 @@ pub struct Opener<R> {
     keys: Arc<Vec<fernet::Fernet>>,
     ids: String,
     /// What the workers are opening, and the bytes of each.
-    blocks: InOrder<Option<Opened>>,
+    blocks: InOrder<(Option<Opened>, Vec<u8>)>,
     lengths: VecDeque<usize>,
+    /// The line of a token that was opened; its buffer is used again.
+    spare: Vec<u8>,
     block: Vec<u8>,
     at: usize,
     /// Whether the first token looked like one.
@@ -181,6 +199,7 @@ impl<R: BufRead> Opener<R> {
             ids: keys.ids(),
             blocks: InOrder::new(workers),
             lengths: VecDeque::new(),
+            spare: Vec::new(),
             block: Vec::new(),
             at: 0,
             looked_right: false,
@@ -205,7 +224,8 @@ impl<R: BufRead> Opener<R> {
     /// Gives tokens to the workers until they have enough.
     fn read_ahead(&mut self) {
         while !self.ended && !self.blocks.is_full() && self.lengths.iter().sum::<usize>() < AHEAD_BYTES {
-            let mut line = Vec::new();
+            let mut line = std::mem::take(&mut self.spare);
+            line.clear();
             match (&mut self.tokens).take(TOKEN_BYTES_MAX).read_until(b'\n', &mut line) {
                 Ok(0) => self.ended = true,
                 Ok(_) => {}
@@ -220,7 +240,7 @@ impl<R: BufRead> Opener<R> {
                     self.opened == 0 && self.lengths.is_empty() && line.starts_with(b"gAAAA");
                 self.lengths.push_back(line.len());
                 let keys = Arc::clone(&self.keys);
-                self.blocks.submit(move || open(&keys, &line));
+                self.blocks.submit(move || (open(&keys, &line), line));
             }
         }
     }
@@ -239,7 +259,9 @@ impl<R: BufRead> Opener<R> {
             };
         };
         self.lengths.pop_front();
-        let opened = result?.ok_or_else(|| self.refusal())?;
+        let (opened, line) = result?;
+        self.spare = line;
+        let opened = opened.ok_or_else(|| self.refusal())?;
         self.opened += 1;
         self.oldest = [self.oldest, opened.sealed_at].into_iter().flatten().min();
         self.block = opened.block;
