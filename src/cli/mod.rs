@@ -21,7 +21,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::commands::restore::Options as RestoreOptions;
-use crate::commands::{Run, Whence, backup, check, daemon, demo, init, list, restore, show, status, verify};
+use crate::commands::{
+    Run, Whence, backup, check, daemon, demo, init, list, plan, restore, show, status, verify,
+};
 use crate::config::{Config, FILE_NAME, default_key_places, resolve_keys};
 use crate::error::{Error, Result};
 use crate::key::{KeyId, MasterKey};
@@ -108,7 +110,7 @@ async fn dispatch(args: Args, printer: &Printer) -> Result<u8> {
             Ok(u8::from(!report.ok))
         }
         Command::Backup { dry_run: true } => {
-            let plan = backup::plan(&config()?, &run).await?;
+            let plan = plan::plan(&config()?, &run).await?;
             printer.report(&plan, |p| print::plan(p, &plan))?;
             Ok(if plan.problems.is_empty() { 0 } else { DEGRADED })
         }

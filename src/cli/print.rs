@@ -6,7 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::printer::Printer;
-use crate::commands::{backup, check, demo, init, list, restore, show, status, verify};
+use crate::commands::{backup, check, demo, init, list, plan, restore, show, status, verify};
 use crate::repository::manifest::{RegenerableRecord, Skipped};
 
 /// How many skipped paths are named before the rest is counted.
@@ -67,7 +67,11 @@ fn regenerable(p: &Printer, all: &[RegenerableRecord]) {
 pub(super) fn backup(p: &Printer, r: &backup::Report) {
     p.line(&format!(
         "{} snapshot {}",
-        if r.problems.is_empty() { "complete" } else { "DEGRADED" },
+        match r.state {
+            "degraded" => "DEGRADED",
+            "unchanged" => "nothing has changed since",
+            state => state,
+        },
         r.snapshot
     ));
     p.line(&format!(
@@ -97,7 +101,7 @@ pub(super) fn backup(p: &Printer, r: &backup::Report) {
     }
 }
 
-pub(super) fn plan(p: &Printer, plan: &backup::Plan) {
+pub(super) fn plan(p: &Printer, plan: &plan::Plan) {
     for path in &plan.paths {
         p.line(&format!("  {:>9}  {}", bytes(path.size_bytes), plain(&path.path)));
     }

@@ -7,23 +7,24 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::lock::{LastStart, RunLock};
+use super::unchanged::{self, Memory};
 use super::{Run, blocking, host_name, scratch_folder};
 use crate::config::Config;
 use crate::destination::Destination;
 use crate::error::{Error, Result};
 use crate::key::MasterKey;
-use crate::pipeline::pack::{Order, Packed, pack};
+use crate::pipeline::pack::{Order, Packed, Survey, pack};
 use crate::pipeline::seal::Sealed;
-use crate::pipeline::select::{Event, Selection};
+use crate::pipeline::select::Selection;
 use crate::pipeline::transfer;
 use crate::progress::{Progress, Stage};
-use crate::repository::inventory::Inventory;
+use crate::repository::listing::Snapshot;
 use crate::repository::manifest::{FORMAT, Group, Manifest, Needs, RegenerableRecord, Skipped};
 use crate::repository::name::SnapshotName;
 use crate::scratch::Scratch;
 use crate::secret;
+use crate::sources::postgres::connection::Connection;
 use crate::sources::postgres::dump::{self, Spool};
-use crate::sources::postgres::{connection::Connection, inventory};
 use crate::stop::Stop;
 use crate::workers::Workers;
 
@@ -37,7 +38,7 @@ pub struct Report {
     pub snapshot: String,
     /// Its id.
     pub id: String,
-    /// `complete` or `degraded`.
+    /// `complete`, `degraded`, or `unchanged` since that snapshot.
     pub state: &'static str,
     /// When the run started.
     pub taken_at: DateTime<Utc>,
@@ -108,6 +109,20 @@ pub async fn backup(config: &Config, run: &Run) -> Result<Report> {
     getrandom::fill(&mut id).map_err(|e| Error::failed(format!("the system gave no random bytes: {e}")))?;
     let name = SnapshotName::new(&config.system, now, u32::from_be_bytes(id), false);
 
+    let memory = Memory::of(config, keys.sealing()).map(Arc::new);
+    if let Some(memory) = &memory
+        && let Some((last, survey)) = look_for_changes(config, keys.sealing(), memory, run).await?
+    {
+        let looked_seconds = began.elapsed().as_secs_f64();
+        run.stop.check()?;
+        if let Some(newest) = unchanged::mark(&destination, &last, now).await? {
+            let total = began.elapsed().as_secs_f64();
+            let upload = total - looked_seconds;
+            let seconds = Seconds { dump: 0.0, pack: looked_seconds, upload, total };
+            return Ok(unchanged_report(&newest, survey, keys.sealing(), &destination, seconds));
+        }
+    }
+
     let (job, key, stop, progress) =
         (config.clone(), keys.sealing().clone(), run.stop.clone(), run.progress.clone());
     let (packed, dump_seconds) = blocking(move || pack_all(&job, &key, &name, now, &stop, &progress)).await?;
@@ -122,7 +137,38 @@ pub async fn backup(config: &Config, run: &Run) -> Result<Report> {
         upload: uploading.elapsed().as_secs_f64(),
         total: began.elapsed().as_secs_f64(),
     };
+    if let Some(memory) = memory {
+        match packed.manifest.degraded {
+            false => memory.keep(&packed.name, &packed.traits),
+            true => memory.drop_last(),
+        }
+    }
     Ok(report(packed, &destination, seconds))
+}
+
+/// Reads everything; the last snapshot and what was read, when nothing differs.
+async fn look_for_changes(
+    config: &Config,
+    key: &MasterKey,
+    memory: &Arc<Memory>,
+    run: &Run,
+) -> Result<Option<(SnapshotName, Survey)>> {
+    let (config, key, memory) = (config.clone(), key.clone(), Arc::clone(memory));
+    let (stop, progress) = (run.stop.clone(), run.progress.clone());
+    blocking(move || {
+        let scratch = Scratch::new(&scratch_folder())?;
+        let workers = Workers::start()?;
+        memory.compare(&Order {
+            selection: &Selection::new(&config.tier1)?,
+            key: &key,
+            level: config.compression,
+            workers: &workers,
+            scratch: scratch.path(),
+            progress: &progress,
+            stop: &stop.within(config.deadlines.archive, "archive"),
+        })
+    })
+    .await
 }
 
 /// Sends the sealed file. A request to stop lets it finish within a grace time;
@@ -284,85 +330,28 @@ fn report(packed: Packed, destination: &Destination, seconds: Seconds) -> Report
     }
 }
 
-/// What a run would do.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct Plan {
-    /// Entries and bytes of each tier-1 group.
-    pub groups: Vec<Group>,
-    /// Every path that would be taken, with its size.
-    pub paths: Vec<PlannedPath>,
-    /// What would be left out, and why.
-    pub skipped: Vec<Skipped>,
-    /// What each cluster holds now.
-    pub postgres: Vec<PlannedCluster>,
-    /// What would make the snapshot degraded.
-    pub problems: Vec<String>,
-}
-
-/// A path that would be taken.
-#[derive(Clone, Debug, Serialize)]
-pub struct PlannedPath {
-    /// The path; bytes that are not UTF-8 are replaced.
-    pub path: String,
-    /// Its size now.
-    pub size_bytes: u64,
-}
-
-/// A cluster that would be dumped.
-#[derive(Clone, Debug, Serialize)]
-pub struct PlannedCluster {
-    /// Its label.
-    pub label: String,
-    /// What it holds.
-    pub inventory: Inventory,
-}
-
-/// `backup --dry-run`: looks at everything and stores nothing.
-pub async fn plan(config: &Config, run: &Run) -> Result<Plan> {
-    let (config, stop) = (config.clone(), run.stop.clone());
-    blocking(move || {
-        let mut plan = Plan::default();
-        Selection::new(&config.tier1)?.walk(&mut |event| {
-            stop.check()?;
-            match event {
-                Event::Skipped(skipped) => plan.skipped.push(skipped),
-                Event::Item(item) => {
-                    if let Some(reason) = item.obstacle() {
-                        let path = item.path.to_string_lossy().into_owned();
-                        let tier1 = item.tier1.unwrap_or_default();
-                        plan.skipped.push(Skipped { path, tier1, reason, required: item.required });
-                        return Ok(());
-                    }
-                    let size_bytes = if item.metadata.is_file() { item.metadata.len() } else { 0 };
-                    if let Some(tier1) = item.tier1 {
-                        let known = plan.groups.iter().position(|g| g.name == tier1);
-                        let at = known.unwrap_or_else(|| {
-                            plan.groups.push(Group { name: tier1, ..Group::default() });
-                            plan.groups.len() - 1
-                        });
-                        plan.groups[at].entries += 1;
-                        plan.groups[at].bytes += size_bytes;
-                        let path = item.path.to_string_lossy().into_owned();
-                        plan.paths.push(PlannedPath { path, size_bytes });
-                    }
-                }
-            }
-            Ok(())
-        })?;
-        let required = plan.skipped.iter().filter(|s| s.required).count() as u64;
-        if required > 0 {
-            plan.problems.push(Skipped::problem(required));
-        }
-        for (label, cluster) in &config.postgres {
-            let found = secret::resolve("database URL", &cluster.url)
-                .and_then(|url| Connection::from_url(&url))
-                .and_then(|connection| inventory::read(&connection, &stop));
-            match found {
-                Ok(inventory) => plan.postgres.push(PlannedCluster { label: label.clone(), inventory }),
-                Err(e) => plan.problems.push(e.during(format!("[postgres.{label}]")).message().to_owned()),
-            }
-        }
-        Ok(plan)
-    })
-    .await
+/// The report of a run that found nothing changed since `newest`.
+fn unchanged_report(
+    newest: &Snapshot,
+    survey: Survey,
+    key: &MasterKey,
+    destination: &Destination,
+    seconds: Seconds,
+) -> Report {
+    Report {
+        snapshot: newest.name.to_string(),
+        id: newest.name.id().to_owned(),
+        state: "unchanged",
+        taken_at: newest.name.taken_at(),
+        destination: destination.address(),
+        size_bytes: 0,
+        content_bytes: survey.bytes,
+        key_id: key.id().to_string(),
+        groups: survey.groups,
+        postgres: Vec::new(),
+        skipped: survey.skipped,
+        problems: Vec::new(),
+        seconds,
+        api_calls: destination.api_calls(),
+    }
 }

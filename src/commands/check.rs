@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Run, backup, blocking, is_private, scratch_folder};
+use super::{Run, blocking, is_private, plan, scratch_folder};
 use crate::config::Config;
 use crate::destination::Destination;
 use crate::error::{Error, Result};
@@ -76,7 +76,7 @@ pub async fn check(config: &Config, run: &Run) -> Result<Report> {
     );
     key(config, &mut report);
     destination(config, &mut report).await;
-    let plan = backup::plan(config, run).await?;
+    let plan = plan::plan(config, run).await?;
     for group in &plan.groups {
         report.add(
             &format!("tier1.{}", group.name),

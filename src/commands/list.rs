@@ -31,6 +31,10 @@ pub struct Line {
     pub state: &'static str,
     /// When a drill proved it; null when none has.
     pub proven_at: Option<DateTime<Utc>>,
+    /// When a later run last found that nothing had changed since; left out when
+    /// none has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unchanged_at: Option<DateTime<Utc>>,
 }
 
 impl From<&Snapshot> for Line {
@@ -43,6 +47,7 @@ impl From<&Snapshot> for Line {
             size_bytes: snapshot.size_bytes,
             state: snapshot.state.as_str(),
             proven_at: snapshot.proven_at,
+            unchanged_at: snapshot.unchanged_at,
         }
     }
 }

@@ -33,6 +33,17 @@ impl RunLock {
     }
 }
 
+/// Where something is remembered between the runs of `config` on this machine:
+/// in `$OFFSITE_STATE_DIR`, else `$STATE_DIRECTORY` (which systemd sets), else
+/// the temporary folder. Nothing there is needed: it may be gone at any time.
+pub(super) fn state_file(config: &Path, what: &str) -> PathBuf {
+    let folder = ["OFFSITE_STATE_DIR", "STATE_DIRECTORY"].iter().find_map(std::env::var_os);
+    let folder = folder.map_or_else(std::env::temp_dir, PathBuf::from);
+    let user = rustix::process::geteuid().as_raw();
+    let digest = Sha256::digest(config.as_os_str().as_encoded_bytes());
+    folder.join(format!(".offsite-{user}-{}.{what}", hex::encode(&digest[..6])))
+}
+
 /// When the last run of this config began on this machine, as far as it is
 /// known. A daemon that is restarted again and again by its own runs must not
 /// start another one each time.
@@ -41,14 +52,9 @@ pub struct LastStart {
 }
 
 impl LastStart {
-    /// The mark for `config`: a file in `$OFFSITE_STATE_DIR`, else
-    /// `$STATE_DIRECTORY` (which systemd sets), else the temporary folder.
+    /// The mark for `config`.
     pub fn of(config: &Path) -> Self {
-        let folder = ["OFFSITE_STATE_DIR", "STATE_DIRECTORY"].iter().find_map(std::env::var_os);
-        let folder = folder.map_or_else(std::env::temp_dir, PathBuf::from);
-        let user = rustix::process::geteuid().as_raw();
-        let digest = Sha256::digest(config.as_os_str().as_encoded_bytes());
-        Self { path: folder.join(format!(".offsite-{user}-{}.started", hex::encode(&digest[..6]))) }
+        Self { path: state_file(config, "started") }
     }
 
     /// How long ago it was; `None` when that is not known.

@@ -7,9 +7,11 @@ pub mod demo;
 pub mod init;
 pub mod list;
 pub mod lock;
+pub mod plan;
 pub mod restore;
 pub mod show;
 pub mod status;
+mod unchanged;
 pub mod verify;
 
 use std::path::{Path, PathBuf};
@@ -140,6 +142,7 @@ impl Home {
                     size_bytes,
                     state: State::Complete,
                     proven_at: None,
+                    unchanged_at: None,
                     objects: vec![object],
                 };
                 Ok(Found { snapshot, passed_over: Vec::new(), foreign })

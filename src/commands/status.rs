@@ -34,7 +34,7 @@ pub struct Report {
     pub verdict: Verdict,
     /// The newest snapshot that is all there.
     pub newest: Option<Line>,
-    /// Its age.
+    /// Its age; counted from the last run that found nothing changed since, if any.
     pub age_seconds: Option<i64>,
     /// The newest complete one.
     pub newest_complete: Option<Line>,
@@ -54,8 +54,7 @@ pub async fn status(whence: &Whence, max_age: Option<Duration>, now: DateTime<Ut
 
 fn judge(found: &[Snapshot], max_age: Option<Duration>, now: DateTime<Utc>) -> Report {
     let mut warnings = Vec::new();
-    let (future, past): (Vec<_>, Vec<_>) =
-        found.iter().partition(|s| s.name.taken_at() > now + CLOCK_SKEW_MAX);
+    let (future, past): (Vec<_>, Vec<_>) = found.iter().partition(|s| s.current_at() > now + CLOCK_SKEW_MAX);
     if let Some(first) = future.first() {
         warnings.push(format!(
             "{} snapshots are from the future, such as {}: a clock is or was wrong; they do not count",
@@ -69,7 +68,7 @@ fn judge(found: &[Snapshot], max_age: Option<Duration>, now: DateTime<Utc>) -> R
     }
     let newest = past.iter().find(|s| s.state != State::Incomplete);
     let complete = past.iter().find(|s| s.state == State::Complete);
-    let age = newest.map(|s| now - s.name.taken_at());
+    let age = newest.map(|s| now - s.current_at());
     let too_old = |age: TimeDelta| max_age.is_some_and(|max| age.to_std().is_ok_and(|age| age > max));
     let verdict = match (newest, age) {
         (Some(newest), Some(age)) if !too_old(age) && newest.state == State::Complete => Verdict::Good,
@@ -118,6 +117,21 @@ mod tests {
     fn a_degraded_newest_one_is_degraded_even_when_a_complete_one_is_young() {
         let names = ["20261121T061703Z-aaaaaaaa", "20261121T071703Z-bbbbbbbb.degraded"];
         assert_eq!(verdict(&names, Some(7)), Verdict::Degraded);
+    }
+
+    #[test]
+    fn a_mark_that_nothing_changed_makes_its_snapshot_young_and_no_other() {
+        let mark =
+            |id: &str, time: &str| Object { name: format!("s/2026/11/{time}-{id}.unchanged"), size_bytes: 1 };
+        let old = Object { name: "s/2026/11/20261101T061703Z-aaaaaaaa.tar.gz.fernet".into(), size_bytes: 1 };
+        let verdict = |mark: Object| {
+            let now = "2026-11-21T12:00:00Z".parse().unwrap();
+            judge(&snapshots(vec![old.clone(), mark]), Some(Duration::from_secs(7 * 3600)), now).verdict
+        };
+        assert_eq!(verdict(mark("aaaaaaaa", "20261121T061703Z")), Verdict::Good);
+        assert_eq!(verdict(mark("aaaaaaaa", "20261120T061703Z")), Verdict::Stale);
+        assert_eq!(verdict(mark("bbbbbbbb", "20261121T061703Z")), Verdict::Stale);
+        assert_eq!(verdict(mark("aaaaaaaa", "20261122T061703Z")), Verdict::Stale);
     }
 
     #[test]

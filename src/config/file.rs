@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{Config, Deadlines, GithubConfig, PostgresConfig, Regenerable, Tier1, absolute, check_system};
+use super::{
+    Config, Deadlines, GithubConfig, PostgresConfig, Regenerable, Tier1, Unchanged, absolute, check_system,
+};
 use crate::config::schedule::Schedule;
 use crate::error::{Error, Result};
 use crate::gzip::Level;
@@ -21,6 +23,8 @@ pub(super) struct File {
     schedule: String,
     #[serde(default)]
     compression: Level,
+    #[serde(default)]
+    unchanged: Unchanged,
     key: Vec<String>,
     #[serde(default)]
     github: GithubFile,
@@ -112,6 +116,7 @@ impl File {
             destination: self.destination,
             schedule: Schedule::parse(&self.schedule).map_err(|e| e.during("`schedule`"))?,
             compression: self.compression,
+            unchanged: self.unchanged,
             key: places(&self.key, base).map_err(|e| e.during("`key`"))?,
             github: self.github.check(base)?,
             deadlines: self.deadlines.check()?,

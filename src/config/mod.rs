@@ -13,6 +13,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
@@ -41,6 +42,8 @@ pub struct Config {
     pub schedule: Schedule,
     /// How hard to compress.
     pub compression: Level,
+    /// What a run does that finds nothing changed.
+    pub unchanged: Unchanged,
     /// Where the master key may be.
     pub key: Vec<Place>,
     /// What concerns GitHub.
@@ -53,6 +56,17 @@ pub struct Config {
     pub postgres: BTreeMap<String, PostgresConfig>,
     /// How long each stage of a run may take.
     pub deadlines: Deadlines,
+}
+
+/// What a run does that finds everything as it was in the run before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unchanged {
+    /// Stores a snapshot like every other run.
+    #[default]
+    Upload,
+    /// Stores a mark that the last snapshot still holds everything.
+    Mark,
 }
 
 /// `[github]`

@@ -11,6 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use chrono::Utc;
+use ring::digest::{Context, SHA256};
 
 use super::archive::{About, ArchiveWriter, FILES, POSTGRES, RESTORE_NOTES};
 use super::seal::{Sealed, Sealer};
@@ -28,6 +29,11 @@ use crate::sources::postgres::dump::Dump;
 use crate::sources::sqlite;
 use crate::stop::Stop;
 use crate::workers::Workers;
+
+mod traits;
+
+use traits::note;
+pub use traits::{Traits, look};
 
 /// How many skipped paths are kept by name; the rest are only counted.
 const SKIPPED_MAX: usize = 10_000;
@@ -58,6 +64,36 @@ pub struct Packed {
     pub manifest: Manifest,
     /// Its name.
     pub name: SnapshotName,
+    /// What a later run compares itself with.
+    pub traits: Traits,
+}
+
+/// What reading everything and storing nothing came to.
+pub struct Survey {
+    /// What was read, by tier-1 group.
+    pub groups: Vec<Group>,
+    /// Bytes of contents.
+    pub bytes: u64,
+    /// What was left out, and why.
+    pub skipped: Vec<Skipped>,
+    /// Digests of everything.
+    pub traits: Traits,
+}
+
+/// Reads everything as [`pack`] does and stores nothing. None when something
+/// required could not be read: that is for a run to tell.
+pub fn survey(order: &Order<'_>) -> Result<Option<Survey>> {
+    let mut packer = Packer::new(order, ArchiveWriter::survey(order.scratch)?);
+    packer.walk()?;
+    if packer.required_missing > 0 {
+        return Ok(None);
+    }
+    let (bytes, traits) = (packer.archive.bytes(), packer.traits());
+    Ok(Some(Survey { groups: listed(packer.groups), bytes, skipped: packer.skipped, traits }))
+}
+
+fn listed(groups: BTreeMap<String, Group>) -> Vec<Group> {
+    groups.into_iter().map(|(name, group)| Group { name, ..group }).collect()
 }
 
 /// Packs everything. `dumps` is asked for once the files are in: dumps are made
@@ -78,25 +114,8 @@ pub fn pack(
         order.workers,
         order.scratch,
     )?;
-    let mut packer = Packer {
-        order,
-        archive,
-        groups: BTreeMap::new(),
-        skipped: Vec::new(),
-        unlisted: 0,
-        required_missing: 0,
-    };
-    order.progress.begin(Stage::Pack, None);
-    order.selection.walk(&mut |event| {
-        order.stop.check()?;
-        match event {
-            Event::Item(item) => packer.item(&item),
-            Event::Skipped(skipped) => {
-                packer.skip(skipped);
-                Ok(())
-            }
-        }
-    })?;
+    let mut packer = Packer::new(order, archive);
+    packer.walk()?;
     for dump in dumps()? {
         match dump {
             Ok(dump) => head.postgres.push(packer.dump(dump)?),
@@ -116,9 +135,40 @@ struct Packer<'a> {
     skipped: Vec<Skipped>,
     unlisted: u64,
     required_missing: u64,
+    stats: Context,
 }
 
-impl Packer<'_> {
+impl<'a> Packer<'a> {
+    fn new(order: &'a Order<'a>, archive: ArchiveWriter<Sealer<File>>) -> Self {
+        Self {
+            order,
+            archive,
+            groups: BTreeMap::new(),
+            skipped: Vec::new(),
+            unlisted: 0,
+            required_missing: 0,
+            stats: Context::new(&SHA256),
+        }
+    }
+
+    fn walk(&mut self) -> Result<()> {
+        self.order.progress.begin(Stage::Pack, None);
+        self.order.selection.walk(&mut |event| {
+            self.order.stop.check()?;
+            match event {
+                Event::Item(item) => self.item(&item),
+                Event::Skipped(skipped) => {
+                    self.skip(skipped);
+                    Ok(())
+                }
+            }
+        })
+    }
+
+    fn traits(&self) -> Traits {
+        Traits { stats: self.stats.clone().finish(), likeness: self.archive.likeness() }
+    }
+
     fn skip(&mut self, skipped: Skipped) {
         self.required_missing += u64::from(skipped.required);
         if self.skipped.len() < SKIPPED_MAX {
@@ -135,6 +185,7 @@ impl Packer<'_> {
 
     /// Takes one path; what cannot be read is named and left out.
     fn item(&mut self, item: &Item) -> Result<()> {
+        note(&mut self.stats, item);
         let metadata = match FileMetadata::read(&item.path, &item.metadata) {
             Ok(metadata) => metadata,
             Err(e) => return self.unreadable(item, &e),
@@ -287,6 +338,7 @@ impl Packer<'_> {
     }
 
     fn finish(mut self, mut head: Manifest, name: &SnapshotName) -> Result<Packed> {
+        let traits = self.traits();
         if self.required_missing > 0 {
             head.problems.insert(0, Skipped::problem(self.required_missing));
         }
@@ -298,7 +350,7 @@ impl Packer<'_> {
         let name = if head.degraded { name.degraded() } else { name.clone() };
         head.snapshot = name.to_string();
         head.skipped = self.skipped;
-        head.groups = self.groups.into_iter().map(|(name, group)| Group { name, ..group }).collect();
+        head.groups = listed(self.groups);
         let metadata = own_metadata(0o600);
         let psql = head.postgres.iter().map(|cluster| cluster.needs_psql).max();
         head.needs = Needs { bytes: self.archive.bytes(), psql };
@@ -309,7 +361,7 @@ impl Packer<'_> {
         let sealer = self.archive.finish(&metadata, &head, self.order.scratch)?;
         let sealed = sealer.finish()?;
         self.order.progress.end(Stage::Pack);
-        Ok(Packed { sealed, manifest: head, name })
+        Ok(Packed { sealed, manifest: head, name, traits })
     }
 }
 

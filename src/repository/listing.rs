@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use super::name::{ObjectName, SnapshotName};
+use super::name::{MarkName, ObjectName, SnapshotName};
 use crate::destination::Object;
 use crate::error::{Error, Result};
 
@@ -43,6 +43,8 @@ pub struct Snapshot {
     pub state: State,
     /// When a drill proved it restorable; `None` when none has.
     pub proven_at: Option<DateTime<Utc>>,
+    /// When a later run last found that nothing had changed since.
+    pub unchanged_at: Option<DateTime<Utc>>,
     /// Its objects in order: one, or its parts.
     pub objects: Vec<Object>,
 }
@@ -51,12 +53,28 @@ pub struct Snapshot {
 /// the destination's `RESTORE.md`, are passed over.
 pub fn snapshots(objects: Vec<Object>) -> Vec<Snapshot> {
     let mut found: BTreeMap<SnapshotName, BTreeMap<(usize, usize), Object>> = BTreeMap::new();
+    let mut marks: BTreeMap<(String, String), DateTime<Utc>> = BTreeMap::new();
     for object in objects {
-        if let Some(name) = ObjectName::parse(&object.name) {
+        if let Some(mark) = MarkName::parse(&object.name) {
+            let at = marks.entry((mark.system, mark.id)).or_insert(mark.at);
+            *at = mark.at.max(*at);
+        } else if let Some(name) = ObjectName::parse(&object.name) {
             found.entry(name.snapshot).or_default().insert(name.part.unwrap_or((1, 1)), object);
         }
     }
-    found.into_iter().rev().map(|(name, parts)| snapshot(name, parts)).collect()
+    let snapshots = found.into_iter().rev().map(|(name, parts)| {
+        let mark = marks.get(&(name.system().to_owned(), name.id().to_owned())).copied();
+        Snapshot { unchanged_at: mark.filter(|at| *at >= name.taken_at()), ..snapshot(name, parts) }
+    });
+    snapshots.collect()
+}
+
+impl Snapshot {
+    /// The last time at which everything was as it is in here, as far as the
+    /// names of objects tell.
+    pub fn current_at(&self) -> DateTime<Utc> {
+        self.unchanged_at.unwrap_or(self.name.taken_at())
+    }
 }
 
 fn snapshot(name: SnapshotName, parts: BTreeMap<(usize, usize), Object>) -> Snapshot {
@@ -70,7 +88,7 @@ fn snapshot(name: SnapshotName, parts: BTreeMap<(usize, usize), Object>) -> Snap
     };
     let objects: Vec<Object> = parts.into_values().collect();
     let size_bytes = objects.iter().map(|o| o.size_bytes).sum();
-    Snapshot { name, size_bytes, state, proven_at: None, objects }
+    Snapshot { name, size_bytes, state, proven_at: None, unchanged_at: None, objects }
 }
 
 /// Finds the snapshot that `wanted` names: a name, a unique prefix of one, an

@@ -1,7 +1,10 @@
 //! Names of snapshots and of their objects: the one place that knows them.
 //!
 //! `<system>/<YYYY>/<MM>/<YYYYMMDDTHHMMSSZ>-<id>[.degraded].tar.gz.fernet`, in
-//! UTC, and `.<k>-of-<n>` behind it for one of several parts.
+//! UTC, and `.<k>-of-<n>` behind it for one of several parts. A mark that
+//! nothing had changed at a later time is
+//! `<system>/<YYYY>/<MM>/<YYYYMMDDTHHMMSSZ>-<id>.unchanged`, with that time and
+//! the id of the snapshot that still holds everything.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,6 +15,7 @@ use crate::error::{Error, Result};
 
 const SUFFIX: &str = ".tar.gz.fernet";
 const DEGRADED: &str = ".degraded";
+const UNCHANGED: &str = ".unchanged";
 const TIME: &str = "%Y%m%dT%H%M%SZ";
 
 /// Folders at a destination's root that are not systems.
@@ -154,6 +158,42 @@ impl ObjectName {
     }
 }
 
+/// The name of a mark: at this time, everything was as in that snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MarkName {
+    /// The system.
+    pub system: String,
+    /// The snapshot's id.
+    pub id: String,
+    /// When nothing had changed, in whole seconds.
+    pub at: DateTime<Utc>,
+}
+
+impl MarkName {
+    /// The mark of `snapshot` for the time `at`.
+    pub fn new(snapshot: &SnapshotName, at: DateTime<Utc>) -> Self {
+        let at = DateTime::from_timestamp(at.timestamp(), 0).unwrap_or(at);
+        Self { system: snapshot.system.clone(), id: snapshot.id.clone(), at }
+    }
+
+    /// Reads a mark's name; `None` for whatever else lies at a destination.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (system, rest) = text.split_once('/')?;
+        let (time, id) = rest.rsplit_once('/')?.1.strip_suffix(UNCHANGED)?.split_once('-')?;
+        let at = NaiveDateTime::parse_from_str(time, TIME).ok()?.and_utc();
+        let mark = Self { system: system.to_owned(), id: id.to_owned(), at };
+        let is_id = id.len() == 8 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        (is_id && check_system(system).is_ok() && mark.to_string() == text).then_some(mark)
+    }
+}
+
+impl fmt::Display for MarkName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (system, at) = (&self.system, self.at);
+        write!(f, "{system}/{:04}/{:02}/{}-{}{UNCHANGED}", at.year(), at.month(), at.format(TIME), self.id)
+    }
+}
+
 fn parse_part(text: &str) -> Option<(usize, usize)> {
     let (k, n) = text.split_once("-of-")?;
     let number = |s: &str| if s.bytes().all(|b| b.is_ascii_digit()) { s.parse::<usize>().ok() } else { None };
@@ -167,6 +207,24 @@ mod tests {
 
     fn name(degraded: bool) -> SnapshotName {
         SnapshotName::new("aither-prod", "2026-11-21T06:17:03.9Z".parse().unwrap(), 0x0a1b_2c3d, degraded)
+    }
+
+    #[test]
+    fn marks_are_read_back_and_are_no_snapshots() {
+        let mark = MarkName::new(&name(false), "2027-01-02T03:04:05.6Z".parse().unwrap());
+        let text = "aither-prod/2027/01/20270102T030405Z-0a1b2c3d.unchanged";
+        assert_eq!(mark.to_string(), text);
+        assert_eq!(MarkName::parse(text), Some(mark));
+        assert_eq!(ObjectName::parse(text), None);
+        for other in [
+            "aither-prod/2027/02/20270102T030405Z-0a1b2c3d.unchanged",
+            "aither-prod/2027/01/20270102T030405Z-0a1b2c3.unchanged",
+            "aither-prod/2027/01/x/20270102T030405Z-0a1b2c3d.unchanged",
+            ".x/2027/01/20270102T030405Z-0a1b2c3d.unchanged",
+            "aither-prod/2026/11/20261121T061703Z-0a1b2c3d.tar.gz.fernet",
+        ] {
+            assert_eq!(MarkName::parse(other), None, "{other}");
+        }
     }
 
     #[test]

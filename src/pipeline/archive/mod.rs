@@ -5,6 +5,7 @@
 
 mod pax;
 mod read;
+mod sums;
 mod write;
 
 pub use read::{Ending, Member, read};

@@ -10,6 +10,7 @@ use ring::digest::{Context, Digest, SHA256, digest};
 use tar::{Builder, EntryType as TarType, Header};
 
 use super::pax::{Record, sparse_map};
+use super::sums::sum_line;
 use super::{MANIFEST, SHA256SUMS, entry};
 use crate::error::{Error, Result};
 use crate::gzip::{GzipWriter, Level};
@@ -27,13 +28,16 @@ const NAME_FIELD_BYTES: usize = 100;
 /// Writes one archive. [`ArchiveWriter::finish`] must be called: it writes the
 /// manifest, without which the archive is not a snapshot.
 pub struct ArchiveWriter<W: Write> {
-    tar: Builder<GzipWriter<W>>,
+    /// None for a survey, which only looks and hashes.
+    tar: Option<Builder<GzipWriter<W>>>,
     sums: BufWriter<File>,
     entries: BufWriter<File>,
     first_links: HashMap<(u64, u64), FirstLink>,
     /// What is copied passes through here.
     chunk: Vec<u8>,
     bytes: u64,
+    /// Of all that is known of tier-1 files.
+    likeness: Context,
 }
 
 /// The entry that holds the contents of a file with several names.
@@ -58,20 +62,37 @@ impl<W: Write> ArchiveWriter<W> {
     /// Writes into `out`, compressed by `workers`, with nameless files in
     /// `scratch`.
     pub fn new(out: W, level: Level, workers: &Workers, scratch: &Path) -> Result<Self> {
+        let tar = Builder::new(GzipWriter::new(out, level, workers));
+        Self::with(Some(tar), scratch)
+    }
+
+    /// Writes nothing: reads what it is given, for its [`ArchiveWriter::likeness`].
+    pub fn survey(scratch: &Path) -> Result<Self> {
+        Self::with(None, scratch)
+    }
+
+    fn with(tar: Option<Builder<GzipWriter<W>>>, scratch: &Path) -> Result<Self> {
         let nameless = || tempfile::tempfile_in(scratch).map_err(|e| Error::io("write into", scratch, e));
         Ok(Self {
-            tar: Builder::new(GzipWriter::new(out, level, workers)),
+            tar,
             sums: BufWriter::new(nameless()?),
             entries: BufWriter::new(nameless()?),
             first_links: HashMap::new(),
             chunk: vec![0; 128 * 1024],
             bytes: 0,
+            likeness: Context::new(&SHA256),
         })
     }
 
     /// Bytes of contents so far: what a restore writes.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// A digest of all tier-1 entries so far, with their contents and metadata:
+    /// two archives with the same one hold the same.
+    pub fn likeness(&self) -> Digest {
+        self.likeness.clone().finish()
     }
 
     /// Adds a directory.
@@ -114,7 +135,7 @@ impl<W: Write> ArchiveWriter<W> {
         let mut end = 0;
         for (offset, len) in segments {
             hash_zeros(&mut hasher, offset - end);
-            self.copy(content, len, &mut hasher)?;
+            self.copy(content, len, Some(&mut hasher))?;
             end = offset + len;
         }
         hash_zeros(&mut hasher, size - end);
@@ -137,7 +158,9 @@ impl<W: Write> ArchiveWriter<W> {
         sha256: &Digest,
     ) -> Result<()> {
         self.header(TarType::Regular, about, size, None, vec![])?;
-        self.tar.get_mut().append_members(members).map_err(cannot)?;
+        if let Some(tar) = &mut self.tar {
+            tar.get_mut().append_members(members).map_err(cannot)?;
+        }
         self.pad(size)?;
         self.record(about, EntryType::File, size, Some(hex::encode(sha256)), None, false)
     }
@@ -174,14 +197,15 @@ impl<W: Write> ArchiveWriter<W> {
         manifest.write(&mut entries, &mut spool).map_err(cannot)?;
         let (mut text, size) = rewound(&mut spool)?;
         self.own_file(&about(MANIFEST), &mut text, size, false)?;
-        let gzip = self.tar.into_inner().map_err(cannot)?;
+        let tar = self.tar.ok_or_else(|| Error::failed("a survey has no archive"))?;
+        let gzip = tar.into_inner().map_err(cannot)?;
         gzip.finish().map_err(cannot)
     }
 
     fn own_file(&mut self, about: &About<'_>, source: &mut dyn Read, size: u64, record: bool) -> Result<()> {
         self.header(TarType::Regular, about, size, None, vec![])?;
         let mut hasher = Context::new(&SHA256);
-        self.copy(source, size, &mut hasher)?;
+        self.copy(source, size, record.then_some(&mut hasher))?;
         self.pad(size)?;
         if record {
             let sha256 = hex::encode(hasher.finish());
@@ -198,6 +222,7 @@ impl<W: Write> ArchiveWriter<W> {
         link: Option<&[u8]>,
         mut pax: Vec<Record>,
     ) -> Result<()> {
+        let Some(tar) = &mut self.tar else { return Ok(()) };
         let mut header = Header::new_ustar();
         let meta = about.metadata;
         header.set_entry_type(kind);
@@ -238,11 +263,11 @@ impl<W: Write> ArchiveWriter<W> {
         }
         header.set_cksum();
         let records = pax.iter().map(|(k, v)| (k.as_str(), v.as_slice()));
-        self.tar.append_pax_extensions(records).map_err(cannot)?;
-        self.put(header.as_bytes())
+        tar.append_pax_extensions(records).map_err(cannot)?;
+        tar.get_mut().write_all(header.as_bytes()).map_err(cannot)
     }
 
-    fn copy(&mut self, source: &mut dyn Read, len: u64, hasher: &mut Context) -> Result<()> {
+    fn copy(&mut self, source: &mut dyn Read, len: u64, mut hasher: Option<&mut Context>) -> Result<()> {
         let mut left = len;
         while left > 0 {
             let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(self.chunk.len());
@@ -252,15 +277,22 @@ impl<W: Write> ArchiveWriter<W> {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 Err(e) => return Err(cannot(e)),
             };
-            hasher.update(&self.chunk[..n]);
-            self.tar.get_mut().write_all(&self.chunk[..n]).map_err(cannot)?;
+            if let Some(hasher) = hasher.as_deref_mut() {
+                hasher.update(&self.chunk[..n]);
+            }
+            if let Some(tar) = &mut self.tar {
+                tar.get_mut().write_all(&self.chunk[..n]).map_err(cannot)?;
+            }
             left -= n as u64;
         }
         Ok(())
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<()> {
-        self.tar.get_mut().write_all(bytes).map_err(cannot)
+        match &mut self.tar {
+            Some(tar) => tar.get_mut().write_all(bytes).map_err(cannot),
+            None => Ok(()),
+        }
     }
 
     /// Fills up to the next 512 bytes.
@@ -288,8 +320,20 @@ impl<W: Write> ArchiveWriter<W> {
         let mut entry = entry(about.path, kind, meta, size, sha256, link);
         entry.tier1 = about.tier1.map(str::to_owned);
         entry.changed = changed;
-        serde_json::to_writer(&mut self.entries, &entry).map_err(|e| cannot(e.into()))?;
-        self.entries.write_all(b"\n").map_err(cannot)
+        let mut line = serde_json::to_vec(&entry).map_err(|e| cannot(e.into()))?;
+        line.push(b'\n');
+        // Not of our own files, nor of folders above a tier-1 path, whose time
+        // changes with whatever lies beside it; their look is in the stats.
+        if about.tier1.is_some() {
+            self.likeness.update(&line);
+            for (name, value) in &meta.xattrs {
+                let lengths = [name.len() as u64, value.len() as u64];
+                lengths.iter().for_each(|length| self.likeness.update(&length.to_le_bytes()));
+                self.likeness.update(name);
+                self.likeness.update(value);
+            }
+        }
+        self.entries.write_all(&line).map_err(cannot)
     }
 }
 
@@ -331,24 +375,6 @@ fn hash_zeros(hasher: &mut Context, mut count: u64) {
         hasher.update(&ZEROS[..n]);
         count -= n as u64;
     }
-}
-
-/// A line as `sha256sum` writes and reads it: a name with a backslash, newline
-/// or carriage return is escaped, and the line then begins with a backslash.
-fn sum_line(out: &mut dyn Write, sha256: &str, path: &[u8]) -> io::Result<()> {
-    if path.iter().any(|b| matches!(b, b'\\' | b'\n' | b'\r')) {
-        out.write_all(b"\\")?;
-    }
-    write!(out, "{sha256}  ")?;
-    for byte in path {
-        match byte {
-            b'\\' => out.write_all(b"\\\\")?,
-            b'\n' => out.write_all(b"\\n")?,
-            b'\r' => out.write_all(b"\\r")?,
-            other => out.write_all(&[*other])?,
-        }
-    }
-    out.write_all(b"\n")
 }
 
 /// Flushes a spool and gives it to be read from the start, with its length.
