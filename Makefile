@@ -18,6 +18,7 @@ demo: ## back up a sample system, burn it down, restore it, compare every byte
 test: ## install what the tests need, then run all of them
 	@sh scripts/bootstrap.sh test
 	$(PY) -B -m unittest discover -q -s tests/github_stand_in
+	$(PY) -B -m unittest discover -q -s benches
 	OFFSITE_TEST_PYTHON=$(PY) cargo test --locked --no-fail-fast $(ARGS)
 
 lint: ## formatting and clippy, warnings denied
@@ -30,9 +31,11 @@ doc: ## build the documentation, warnings denied
 deny: ## check the dependencies' licences and sources
 	@sh scripts/deny.sh
 
-bench: ## measure the memory of a backup and a restore
+bench: ## measure offsite beside its peers; ARGS="S M --runs 3" for less
 	@sh scripts/bootstrap.sh test
-	OFFSITE_TEST_PYTHON=$(PY) sh benches/memory.sh $(ARGS)
+	cargo build --release --locked
+	@sh scripts/bench-peers.sh
+	$(PY) -B benches/bench.py $(ARGS)
 
 clean: ## remove everything that was built
 	cargo clean

@@ -380,7 +380,8 @@ fn inflate(piece: &mut Piece, length: usize) -> io::Result<()> {
         return Err(damaged());
     }
     piece.plain.resize(size, 0);
-    // Checks the CRC, and that exactly `size` bytes come out.
+    // Checks the CRC and the size. What a forger hid behind the end of the
+    // deflated data, within the length, is passed over.
     match Decompressor::new().gzip_decompress(&piece.packed, &mut piece.plain) {
         Ok(n) if n == size => Ok(()),
         _ => Err(damaged()),

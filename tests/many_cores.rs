@@ -66,6 +66,16 @@ fn one_core_and_many_runs_never_wait_for_themselves() {
 }
 
 #[test]
+fn few_open_files_are_enough() {
+    let world = World::empty();
+    fill(&world, 1, 1500);
+    world.backup();
+    let restore = world.command(&["restore", "--target", "back"]);
+    ran(within_minutes(&restore, &["prlimit", "--nofile=40:40"])).expect(0);
+    same_files(&world.path("sys"), &world.restored("back", "sys"));
+}
+
+#[test]
 fn memory_is_small_for_little_and_for_much() {
     for (megabytes, files) in [(1, 50), (60, 3000)] {
         let world = World::empty();

@@ -119,6 +119,42 @@ fn what_is_not_sure_stores_a_snapshot() {
 }
 
 #[test]
+fn a_snapshot_that_was_cut_short_is_stored_anew() {
+    let world = world();
+    let name = backup(&world)["snapshot"].as_str().unwrap().to_owned();
+    fs::File::options().write(true).open(world.path("dest").join(name)).unwrap().set_len(10).unwrap();
+    assert_eq!(backup(&world)["state"], "complete");
+    world.run(&["verify"]).expect(0);
+}
+
+#[test]
+fn a_link_above_a_path_counts_and_the_time_of_a_folder_above_does_not() {
+    let world = world();
+    world.write("v1/data/f", b"1");
+    std::os::unix::fs::symlink("v1", world.path("current")).unwrap();
+    world.config(&MARKING.replace("[\"sys\"]", "[\"sys\", \"current/data\"]"));
+    backup(&world);
+    world.write("v1/beside", b"1");
+    assert_eq!(backup(&world)["state"], "unchanged");
+    fs::remove_file(world.path("current")).unwrap();
+    std::os::unix::fs::symlink(world.path("v1"), world.path("current")).unwrap();
+    assert_eq!(backup(&world)["state"], "complete");
+}
+
+#[test]
+fn an_open_database_is_unchanged_until_somebody_writes() {
+    let world = world();
+    let database = rusqlite::Connection::open(world.path("sys/live.db")).unwrap();
+    database
+        .execute_batch("PRAGMA journal_mode = wal; CREATE TABLE t (n); INSERT INTO t VALUES (1);")
+        .unwrap();
+    backup(&world);
+    assert_eq!(backup(&world)["state"], "unchanged");
+    database.execute_batch("INSERT INTO t VALUES (2);").unwrap();
+    assert_eq!(backup(&world)["state"], "complete");
+}
+
+#[test]
 fn a_degraded_run_is_never_unchanged() {
     let world = world();
     world.config(&MARKING.replace("[\"sys\"]", "[\"sys\", \"gone\"]"));

@@ -7,14 +7,13 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::lock::{LastStart, RunLock};
-use super::unchanged::{self, Memory};
+use super::unchanged::{self, Memory, Stored};
 use super::{Run, blocking, host_name, scratch_folder};
 use crate::config::Config;
 use crate::destination::Destination;
 use crate::error::{Error, Result};
 use crate::key::MasterKey;
 use crate::pipeline::pack::{Order, Packed, Survey, pack};
-use crate::pipeline::seal::Sealed;
 use crate::pipeline::select::Selection;
 use crate::pipeline::transfer;
 use crate::progress::{Progress, Stage};
@@ -115,7 +114,8 @@ pub async fn backup(config: &Config, run: &Run) -> Result<Report> {
     {
         let looked_seconds = began.elapsed().as_secs_f64();
         run.stop.check()?;
-        if let Some(newest) = unchanged::mark(&destination, &last, now).await? {
+        let marking = unchanged::mark(&destination, &last, now);
+        if let Some(newest) = within_deadline(config, run, marking).await? {
             let total = began.elapsed().as_secs_f64();
             let upload = total - looked_seconds;
             let seconds = Seconds { dump: 0.0, pack: looked_seconds, upload, total };
@@ -130,7 +130,8 @@ pub async fn backup(config: &Config, run: &Run) -> Result<Report> {
     run.stop.check()?;
 
     let uploading = Instant::now();
-    upload(config, &destination, &packed.name, &packed.sealed, run).await?;
+    let uploading_all = transfer::upload(&destination, &packed.name, &packed.sealed, &run.progress);
+    within_deadline(config, run, uploading_all).await?;
     let seconds = Seconds {
         dump: dump_seconds,
         pack: pack_seconds,
@@ -139,7 +140,7 @@ pub async fn backup(config: &Config, run: &Run) -> Result<Report> {
     };
     if let Some(memory) = memory {
         match packed.manifest.degraded {
-            false => memory.keep(&packed.name, &packed.traits),
+            false => memory.keep(&packed.name, packed.sealed.len(), &packed.traits),
             true => memory.drop_last(),
         }
     }
@@ -152,7 +153,7 @@ async fn look_for_changes(
     key: &MasterKey,
     memory: &Arc<Memory>,
     run: &Run,
-) -> Result<Option<(SnapshotName, Survey)>> {
+) -> Result<Option<(Stored, Survey)>> {
     let (config, key, memory) = (config.clone(), key.clone(), Arc::clone(memory));
     let (stop, progress) = (run.stop.clone(), run.progress.clone());
     blocking(move || {
@@ -171,15 +172,13 @@ async fn look_for_changes(
     .await
 }
 
-/// Sends the sealed file. A request to stop lets it finish within a grace time;
-/// what is cut off then is not a snapshot.
-async fn upload(
+/// Sends something within its deadline. A request to stop lets it finish within
+/// a grace time; what is cut off then is not a snapshot.
+async fn within_deadline<T>(
     config: &Config,
-    destination: &Destination,
-    name: &SnapshotName,
-    sealed: &Sealed<std::fs::File>,
     run: &Run,
-) -> Result<()> {
+    sending: impl Future<Output = Result<T>>,
+) -> Result<T> {
     let limit = config.deadlines.upload;
     let stopped = async {
         loop {
@@ -191,7 +190,7 @@ async fn upload(
         }
     };
     tokio::select! {
-        result = tokio::time::timeout(limit, transfer::upload(destination, name, sealed, &run.progress)) => {
+        result = tokio::time::timeout(limit, sending) => {
             result.unwrap_or_else(|_| {
                 Err(Error::failed(format!("upload took longer than its deadline of {}", humantime::format_duration(limit)))
                     .hint("raise `upload` under [deadlines] in the config if it needs that long"))

@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::config::schedule::Schedule;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
-use crate::repository::listing::{Snapshot, State};
+use crate::repository::listing::State;
 use crate::stop::Stop;
 
 /// After a start, a run that began this recently is not followed by another one:
@@ -247,7 +247,7 @@ impl Driver {
             Err(e) => return Err(e),
         };
         let now = Utc::now();
-        let whole = found.iter().filter(|s| s.state != State::Incomplete).map(Snapshot::current_at);
+        let whole = found.iter().filter(|s| s.state != State::Incomplete).map(|s| s.current_at(now));
         Ok(whole.filter(|taken| *taken <= now).max())
     }
 }

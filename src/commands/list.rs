@@ -47,7 +47,7 @@ impl From<&Snapshot> for Line {
             size_bytes: snapshot.size_bytes,
             state: snapshot.state.as_str(),
             proven_at: snapshot.proven_at,
-            unchanged_at: snapshot.unchanged_at,
+            unchanged_at: snapshot.unchanged_at.last().copied(),
         }
     }
 }

@@ -142,7 +142,7 @@ impl Home {
                     size_bytes,
                     state: State::Complete,
                     proven_at: None,
-                    unchanged_at: None,
+                    unchanged_at: Vec::new(),
                     objects: vec![object],
                 };
                 Ok(Found { snapshot, passed_over: Vec::new(), foreign })

@@ -54,7 +54,8 @@ pub async fn status(whence: &Whence, max_age: Option<Duration>, now: DateTime<Ut
 
 fn judge(found: &[Snapshot], max_age: Option<Duration>, now: DateTime<Utc>) -> Report {
     let mut warnings = Vec::new();
-    let (future, past): (Vec<_>, Vec<_>) = found.iter().partition(|s| s.current_at() > now + CLOCK_SKEW_MAX);
+    let (future, past): (Vec<_>, Vec<_>) =
+        found.iter().partition(|s| s.name.taken_at() > now + CLOCK_SKEW_MAX);
     if let Some(first) = future.first() {
         warnings.push(format!(
             "{} snapshots are from the future, such as {}: a clock is or was wrong; they do not count",
@@ -68,7 +69,7 @@ fn judge(found: &[Snapshot], max_age: Option<Duration>, now: DateTime<Utc>) -> R
     }
     let newest = past.iter().find(|s| s.state != State::Incomplete);
     let complete = past.iter().find(|s| s.state == State::Complete);
-    let age = newest.map(|s| now - s.current_at());
+    let age = newest.map(|s| now - s.current_at(now + CLOCK_SKEW_MAX));
     let too_old = |age: TimeDelta| max_age.is_some_and(|max| age.to_std().is_ok_and(|age| age > max));
     let verdict = match (newest, age) {
         (Some(newest), Some(age)) if !too_old(age) && newest.state == State::Complete => Verdict::Good,
@@ -132,6 +133,12 @@ mod tests {
         assert_eq!(verdict(mark("aaaaaaaa", "20261120T061703Z")), Verdict::Stale);
         assert_eq!(verdict(mark("bbbbbbbb", "20261121T061703Z")), Verdict::Stale);
         assert_eq!(verdict(mark("aaaaaaaa", "20261122T061703Z")), Verdict::Stale);
+        // Neither hides the other.
+        let marks = ["20261121T061703Z", "20271121T061703Z"].map(|time| mark("aaaaaaaa", time));
+        let all = [vec![old.clone()], marks.to_vec()].concat();
+        let now = "2026-11-21T12:00:00Z".parse().unwrap();
+        let report = judge(&snapshots(all), Some(Duration::from_secs(7 * 3600)), now);
+        assert_eq!(report.verdict, Verdict::Good);
     }
 
     #[test]

@@ -31,9 +31,16 @@ pub(super) struct Memory {
     basis: String,
 }
 
+/// The snapshot that still holds everything, and its size when it was stored.
+pub(super) struct Stored {
+    name: SnapshotName,
+    size_bytes: u64,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Last {
     snapshot: String,
+    size_bytes: u64,
     stats: String,
     likeness: String,
 }
@@ -58,9 +65,10 @@ impl Memory {
     }
 
     /// Remembers what a run stored.
-    pub(super) fn keep(&self, snapshot: &SnapshotName, traits: &Traits) {
+    pub(super) fn keep(&self, snapshot: &SnapshotName, size_bytes: u64, traits: &Traits) {
         let last = Last {
             snapshot: snapshot.to_string(),
+            size_bytes,
             stats: self.shown(&traits.stats),
             likeness: self.shown(&traits.likeness),
         };
@@ -75,7 +83,7 @@ impl Memory {
 
     /// The last snapshot, when everything is as it was then. Paths that look
     /// different are not read; paths that look the same are.
-    pub(super) fn compare(&self, order: &Order<'_>) -> Result<Option<(SnapshotName, Survey)>> {
+    pub(super) fn compare(&self, order: &Order<'_>) -> Result<Option<(Stored, Survey)>> {
         let Some((last, name)) = Last::read(&self.path) else { return Ok(None) };
         if self.shown(&pack::look(order)?) != last.stats {
             return Ok(None);
@@ -84,7 +92,8 @@ impl Memory {
         let same = |s: &Survey| {
             self.shown(&s.traits.stats) == last.stats && self.shown(&s.traits.likeness) == last.likeness
         };
-        Ok(survey.filter(same).map(|survey| (name, survey)))
+        let stored = Stored { name, size_bytes: last.size_bytes };
+        Ok(survey.filter(same).map(|survey| (stored, survey)))
     }
 
     /// A digest that only the key's owner can make or compare.
@@ -111,17 +120,24 @@ impl Last {
     }
 }
 
-/// Stores the mark that `name` still holds everything. None when it is not the
-/// newest snapshot there any more, or not whole: then a new one is due.
+/// Stores the mark that `stored` still holds everything. None when it is not the
+/// newest snapshot there any more, or not whole as far as a listing tells: then
+/// a new one is due.
 pub(super) async fn mark(
     destination: &Destination,
-    name: &SnapshotName,
+    stored: &Stored,
     now: DateTime<Utc>,
 ) -> Result<Option<Snapshot>> {
+    let name = &stored.name;
+    if name.taken_at() > now {
+        // A clock is or was wrong: the mark would be older than its snapshot.
+        return Ok(None);
+    }
     // A destination that cannot be listed is for the upload to complain about.
     let Ok(objects) = destination.list().await else { return Ok(None) };
     let found = snapshots(objects).into_iter().find(|s| s.name.system() == name.system());
-    let Some(newest) = found.filter(|s| s.name == *name && s.state == State::Complete) else {
+    let whole = |s: &Snapshot| s.state == State::Complete && s.size_bytes == stored.size_bytes;
+    let Some(newest) = found.filter(|s| s.name == *name && whole(s)) else {
         return Ok(None);
     };
     let text = format!("Nothing had changed since {name}.\n");

@@ -111,8 +111,17 @@ impl Staging {
     ) -> Result<()> {
         let (parent, name) = self.parent(path)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o600))
-            .map_err(|e| cannot_make(path, e))?;
+        let create = || rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o600));
+        let file = match create() {
+            // Too many are open: small ones that are waiting to be written.
+            Err(Errno::MFILE | Errno::NFILE) => {
+                let refused = self.small.finish()?;
+                self.refused.extend(refused);
+                create()
+            }
+            made => made,
+        };
+        let file = file.map_err(|e| cannot_make(path, e))?;
         let mut file = File::from(file);
         if size <= SMALL_BYTES && !sparse {
             let mut bytes = Vec::with_capacity(size as usize);

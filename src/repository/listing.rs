@@ -1,6 +1,6 @@
 //! Which snapshots a destination holds, from nothing but its object names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -43,8 +43,8 @@ pub struct Snapshot {
     pub state: State,
     /// When a drill proved it restorable; `None` when none has.
     pub proven_at: Option<DateTime<Utc>>,
-    /// When a later run last found that nothing had changed since.
-    pub unchanged_at: Option<DateTime<Utc>>,
+    /// When later runs found that nothing had changed since, oldest first.
+    pub unchanged_at: Vec<DateTime<Utc>>,
     /// Its objects in order: one, or its parts.
     pub objects: Vec<Object>,
 }
@@ -53,27 +53,29 @@ pub struct Snapshot {
 /// the destination's `RESTORE.md`, are passed over.
 pub fn snapshots(objects: Vec<Object>) -> Vec<Snapshot> {
     let mut found: BTreeMap<SnapshotName, BTreeMap<(usize, usize), Object>> = BTreeMap::new();
-    let mut marks: BTreeMap<(String, String), DateTime<Utc>> = BTreeMap::new();
+    let mut marks: BTreeMap<(String, String), BTreeSet<DateTime<Utc>>> = BTreeMap::new();
     for object in objects {
         if let Some(mark) = MarkName::parse(&object.name) {
-            let at = marks.entry((mark.system, mark.id)).or_insert(mark.at);
-            *at = mark.at.max(*at);
+            marks.entry((mark.system, mark.id)).or_default().insert(mark.at);
         } else if let Some(name) = ObjectName::parse(&object.name) {
             found.entry(name.snapshot).or_default().insert(name.part.unwrap_or((1, 1)), object);
         }
     }
     let snapshots = found.into_iter().rev().map(|(name, parts)| {
-        let mark = marks.get(&(name.system().to_owned(), name.id().to_owned())).copied();
-        Snapshot { unchanged_at: mark.filter(|at| *at >= name.taken_at()), ..snapshot(name, parts) }
+        let times = marks.remove(&(name.system().to_owned(), name.id().to_owned())).unwrap_or_default();
+        let unchanged_at = times.into_iter().filter(|at| *at >= name.taken_at()).collect();
+        Snapshot { unchanged_at, ..snapshot(name, parts) }
     });
     snapshots.collect()
 }
 
 impl Snapshot {
-    /// The last time at which everything was as it is in here, as far as the
-    /// names of objects tell.
-    pub fn current_at(&self) -> DateTime<Utc> {
-        self.unchanged_at.unwrap_or(self.name.taken_at())
+    /// The last time up to `limit` at which everything was as it is in here, as
+    /// far as the names of objects tell. Marks of a clock that ran ahead do not
+    /// count.
+    pub fn current_at(&self, limit: DateTime<Utc>) -> DateTime<Utc> {
+        let known = self.unchanged_at.iter().rev().find(|at| **at <= limit);
+        known.copied().unwrap_or(self.name.taken_at())
     }
 }
 
@@ -88,7 +90,7 @@ fn snapshot(name: SnapshotName, parts: BTreeMap<(usize, usize), Object>) -> Snap
     };
     let objects: Vec<Object> = parts.into_values().collect();
     let size_bytes = objects.iter().map(|o| o.size_bytes).sum();
-    Snapshot { name, size_bytes, state, proven_at: None, unchanged_at: None, objects }
+    Snapshot { name, size_bytes, state, proven_at: None, unchanged_at: Vec::new(), objects }
 }
 
 /// Finds the snapshot that `wanted` names: a name, a unique prefix of one, an

@@ -11,7 +11,7 @@ use tar::{Builder, EntryType as TarType, Header};
 
 use super::pax::{Record, sparse_map};
 use super::sums::sum_line;
-use super::{MANIFEST, SHA256SUMS, entry};
+use super::{FILES, MANIFEST, SHA256SUMS, entry};
 use crate::error::{Error, Result};
 use crate::gzip::{GzipWriter, Level};
 use crate::repository::manifest::{EntryType, Manifest};
@@ -322,10 +322,15 @@ impl<W: Write> ArchiveWriter<W> {
         entry.changed = changed;
         let mut line = serde_json::to_vec(&entry).map_err(|e| cannot(e.into()))?;
         line.push(b'\n');
-        // Not of our own files, nor of folders above a tier-1 path, whose time
-        // changes with whatever lies beside it; their look is in the stats.
-        if about.tier1.is_some() {
-            self.likeness.update(&line);
+        if about.path.starts_with(FILES.as_bytes()) {
+            match about.tier1 {
+                Some(_) => self.likeness.update(&line),
+                // Above a tier-1 path: its time changes with whatever lies beside.
+                None => {
+                    entry.mtime = String::new();
+                    self.likeness.update(&serde_json::to_vec(&entry).map_err(|e| cannot(e.into()))?);
+                }
+            }
             for (name, value) in &meta.xattrs {
                 let lengths = [name.len() as u64, value.len() as u64];
                 lengths.iter().for_each(|length| self.likeness.update(&length.to_le_bytes()));

@@ -19,7 +19,7 @@ pub(super) const SMALL_BYTES: u64 = 64 * 1024;
 
 /// So many files, or so many bytes, are given to a worker at once. Each is an
 /// open file until then.
-const FILES_MAX: usize = 32;
+const FILES_MAX: usize = 8;
 const BYTES_MAX: usize = 256 * 1024;
 
 /// A new, empty file, and what it shall be.
