@@ -82,11 +82,11 @@ missing_for_test() {
     need git git
     need tar tar
     need gzip gzip
-    need coreutils sha256sum
+    need coreutils sha256sum timeout
     need attr setfattr getfattr
     need acl setfacl getfacl
     need procps ps
-    need util-linux setpriv flock
+    need util-linux setpriv flock taskset prlimit
 }
 
 # --- put it right -----------------------------------------------------------

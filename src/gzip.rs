@@ -45,10 +45,10 @@ const MEMBER_LENGTH_MAX: usize = MEMBER_BYTES + MEMBER_BYTES / 1024 + HEADER_BYT
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
-    /// As small as `gzip -6` makes it, within half a percent.
+    /// About as small as `gzip -6` makes it (docs/benchmarks.md).
     #[default]
     Default,
-    /// About twice as fast as that, and some percent larger.
+    /// Faster, and some percent larger.
     Fast,
 }
 
@@ -208,7 +208,7 @@ fn append_member(
     let mut crc = Crc::new();
     crc.update(contents);
     members.extend_from_slice(&crc.sum().to_le_bytes());
-    // A block is far below 4 GiB.
+    // A piece is far below 4 GiB.
     members.extend_from_slice(&(contents.len() as u32).to_le_bytes());
     let length = (members.len() - start) as u32;
     members[start + HEADER.len()..start + HEADER_BYTES].copy_from_slice(&length.to_le_bytes());
@@ -239,7 +239,7 @@ fn store(out: &mut Vec<u8>, contents: &[u8]) {
 }
 
 /// Whether a unit looks like random bytes: images, archives, ciphertext.
-/// Deflating those costs ten times what storing them does and saves nothing.
+/// Deflating those takes many times as long as storing them and saves nothing.
 fn is_dense(unit: &[u8], sampler: &mut Compressor) -> bool {
     if unit.len() < UNIT_BYTES {
         return false;

@@ -39,7 +39,10 @@ impl Workers {
             // Whoever waits for the work is told; the process goes on to say so.
             .panic_handler(|_| {})
             .build()
-            .map_err(|e| Error::failed(format!("cannot start threads: {e}")))?;
+            .map_err(|e| {
+                Error::failed(format!("cannot start threads: {e}"))
+                    .hint("raise the limit of processes: `ulimit -u`, or the container's pids limit")
+            })?;
         Ok(Self { pool: Arc::new(pool), count })
     }
 }
@@ -80,7 +83,10 @@ impl<T: Send + 'static> InOrder<T> {
     /// The result of the oldest piece, once it is done; none when there is none.
     pub fn take(&mut self) -> Option<Result<T>> {
         let oldest = self.results.pop_front()?;
-        Some(oldest.recv().map_err(|_| Error::failed("a worker thread died; this is a defect of offsite")))
+        Some(oldest.recv().map_err(|_| {
+            Error::failed("a worker thread died, which is a defect of offsite")
+                .hint("run it again; nothing was stored or restored by this run")
+        }))
     }
 }
 

@@ -119,6 +119,20 @@ fn what_is_not_sure_stores_a_snapshot() {
 }
 
 #[test]
+fn something_else_in_the_memory_s_place_is_passed_over() {
+    let world = world();
+    backup(&world);
+    let mut files = fs::read_dir(world.path("tmp")).unwrap().flatten().map(|e| e.path());
+    let memory = files.find(|p| p.extension().is_some_and(|e| e == "last")).unwrap();
+    fs::remove_file(&memory).unwrap();
+    // Whoever opens it to read waits for ever.
+    let made = std::process::Command::new("mkfifo").arg(&memory).status().unwrap();
+    assert!(made.success());
+    assert_eq!(backup(&world)["state"], "complete");
+    assert_eq!(backup(&world)["state"], "unchanged");
+}
+
+#[test]
 fn a_snapshot_that_was_cut_short_is_stored_anew() {
     let world = world();
     let name = backup(&world)["snapshot"].as_str().unwrap().to_owned();

@@ -7,6 +7,7 @@
 //! memory stores a snapshot like every other run.
 
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
@@ -22,6 +23,9 @@ use crate::key::MasterKey;
 use crate::pipeline::pack::{self, Order, Survey, Traits};
 use crate::repository::listing::{Snapshot, State, snapshots};
 use crate::repository::name::{MarkName, SnapshotName};
+
+/// A memory is a few hundred bytes.
+const MEMORY_BYTES_MAX: u64 = 4096;
 
 /// What is remembered of the last run that stored a complete snapshot.
 pub(super) struct Memory {
@@ -107,6 +111,12 @@ impl Memory {
 
 impl Last {
     fn read(path: &Path) -> Option<(Self, SnapshotName)> {
+        // In a folder that everybody may write to it may be anything, even a fifo.
+        let meta = std::fs::symlink_metadata(path).ok()?;
+        let ours = meta.is_file() && meta.uid() == rustix::process::geteuid().as_raw();
+        if !ours || meta.len() > MEMORY_BYTES_MAX {
+            return None;
+        }
         let last: Self = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
         let name = last.snapshot.parse().ok()?;
         Some((last, name))

@@ -297,6 +297,8 @@ fn cannot_make(path: &[u8], error: Errno) -> Error {
     match error {
         Errno::EXIST => twice(path),
         Errno::LOOP | Errno::NOTDIR => leaves(path, "it goes through a symlink or a file"),
+        Errno::MFILE | Errno::NFILE => Error::io("write", Path::new(OsStr::from_bytes(path)), error.into())
+            .hint("raise the limit of open files, `ulimit -n`, and restore again"),
         other => Error::io("write", Path::new(OsStr::from_bytes(path)), other.into()),
     }
 }

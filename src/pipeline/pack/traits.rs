@@ -19,7 +19,8 @@ pub struct Traits {
     pub likeness: Digest,
 }
 
-/// Looks at every path without opening any, and digests what there is to see.
+/// Looks at every path without reading its contents, and digests what the file
+/// system says of it.
 pub fn look(order: &Order<'_>) -> Result<Digest> {
     let mut stats = Context::new(&SHA256);
     order.selection.walk(&mut |event| {
